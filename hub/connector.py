@@ -1,4 +1,4 @@
-"""What a connector is: a name, a worker, some HTTP services, and what it needs to be opened. Wiring reads top to bottom."""
+"""What a connector is: a name, a worker, some HTTP services, and what opens them. Wiring reads top to bottom."""
 
 from __future__ import annotations
 

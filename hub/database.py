@@ -25,7 +25,7 @@ _MIGRATION_LOCK = 7201  # any number; one migration at a time per database
 
 @asynccontextmanager
 async def open_database(url: str, pool_size: int = 8) -> AsyncIterator[AsyncEngine]:
-    """A pooled engine, closed on leaving. A single statement runs in one round trip on `engine.execution_options(...)`."""
+    """A pooled engine, closed on leaving. Single statements run on `autocommit(engine)`: one round trip each."""
     engine = create_async_engine(
         url,
         pool_size=pool_size,
@@ -53,7 +53,8 @@ def database_errors() -> Iterator[None]:
         raise Unavailable(f"database: {type(error).__name__}") from error
     except DBAPIError as error:
         if error.connection_invalidated or isinstance(
-            error.orig, (psycopg.errors.AdminShutdown, psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected)
+            error.orig,
+            (psycopg.errors.AdminShutdown, psycopg.errors.SerializationFailure, psycopg.errors.DeadlockDetected),
         ):
             raise Unavailable(f"database: {type(error.orig).__name__}") from error
         raise
@@ -66,7 +67,7 @@ async def ping(engine: AsyncEngine) -> None:
 
 
 def migrations(package: str, url: str) -> Config:
-    """The Alembic configuration of the component whose migrations live in `package` (for instance `ledger.migrations`)."""
+    """The Alembic configuration of the component whose migrations live in `package`, as in `ledger.migrations`."""
     config = Config()
     config.set_main_option("script_location", str(files(package)))
     config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))

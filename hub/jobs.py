@@ -11,7 +11,7 @@
         @handles(HoldFunds)
         async def hold_funds(self, job: HoldFunds) -> FundsHeld: ...
 
-The fields are exactly the variables fetched from the engine; the fields of the result are exactly the variables written.
+The fields are exactly the variables fetched from the engine; the fields of the result are exactly those written.
 """
 
 from __future__ import annotations

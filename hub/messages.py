@@ -1,4 +1,4 @@
-"""A message is a class too: its name as drawn, the key that finds the waiting process, the id that makes a repeat harmless."""
+"""A message is a class too: its name as drawn, the key that finds the process, the id that makes a repeat harmless."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Message(BaseModel):
     """As drawn, for instance `stp.order-settled`."""
 
     ttl: ClassVar[timedelta] = timedelta(hours=24)
-    """How long the engine keeps a message that nobody waits for yet. Also the window in which a repeated id is refused."""
+    """How long the engine keeps a message that nobody waits for yet, and refuses a repeat of its id."""
 
     @property
     @abstractmethod

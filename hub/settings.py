@@ -31,7 +31,7 @@ S = TypeVar("S", bound=Settings)
 
 
 def read(settings: type[S], **given: Any) -> S:
-    """Read a settings class from the environment. Raises `SettingsError` with a sentence per missing or wrong variable."""
+    """Read a settings class from the environment. Raises `SettingsError`: a sentence per missing or wrong variable."""
     try:
         return settings(**given)
     except ValidationError as error:

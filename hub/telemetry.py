@@ -1,8 +1,8 @@
 """Logs that can be searched and that hold nothing personal.
 
 One JSON object per line on standard error (readable lines on a terminal). Whatever is logged passes a last filter: keys
-that name personal data or secrets lose their value, and text that looks like a CLABE, a card, an RFC, a CURP, a token or a
-key is masked even inside a sentence. The filter is the net; the rule is not to log such things at all.
+that name personal data or secrets lose their value, and text that looks like a CLABE, a card, an RFC, a CURP, a token
+or a key is masked even inside a sentence. The filter is the net; the rule is not to log such things at all.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SECRET_KEYS: Final = re.compile(
 )
 _PERSONAL: Final = re.compile(
     r"""
-      (?<![0-9a-zA-Z-])[0-9]{15,18}(?![0-9a-zA-Z-])      # a CLABE or a card; engine keys are passed as numbers, not text
+      (?<![0-9a-zA-Z-])[0-9]{15,18}(?![0-9a-zA-Z-])      # a CLABE or a card; engine keys are logged as numbers
     | \b[A-ZÑ&]{3,4}[0-9]{6}[A-Z0-9]{3}\b                # RFC
     | \b[A-Z]{4}[0-9]{6}[HM][A-Z]{5}[A-Z0-9]{2}\b        # CURP
     | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*   # a JSON web token

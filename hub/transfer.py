@@ -1,7 +1,7 @@
 """What a transfer is called, between whom it runs and how it can end.
 
-The process writes exactly one `Outcome` with one `Reason`; nothing is inferred from where a process stopped. The channel
-shows the outcome as a `TransferState`, whose words are Payment Hub EE's.
+The process writes exactly one `Outcome` with one `Reason`; nothing is inferred from where a process stopped. The
+channel shows the outcome as a `TransferState`, whose words are Payment Hub EE's.
 """
 
 from __future__ import annotations
