@@ -27,10 +27,10 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """What `payhub serve NAME` runs: one HTTP application."""
+    """What `payhub serve NAME` runs: one HTTP application, and loops beside it. The app brings its own probes."""
 
     app: FastAPI
-    probes: Mapping[str, Probe] = field(default_factory=dict)
+    loops: Sequence[Callable[[], Awaitable[None]]] = ()
 
 
 OpenWork = Callable[[Engine], AbstractAsyncContextManager[Work]]
@@ -43,7 +43,7 @@ class Connector:
 
     name: str
     worker_classes: tuple[type[object], ...]
-    open_work: OpenWork | None = None
+    open_work: OpenWork
     services: Mapping[str, OpenService] = field(default_factory=dict)
     messages: tuple[type[Message], ...] = ()
     migrations: str | None = None

@@ -1,26 +1,20 @@
-"""PostgreSQL: how it is opened, how its schema grows, and what its failures mean.
+"""PostgreSQL: how it is opened and what its failures mean.
 
-Each component that keeps tables has its own schema and its own Alembic history, because components know nothing of each
-other. Every write of ours is idempotent, so a lost connection is `Unavailable`: trying again is always safe.
+Every write of ours is idempotent, so a lost connection is `Unavailable`: trying again is always safe.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from importlib.resources import files
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import create_engine, text
+from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from hub.errors import Unavailable
-
-_MIGRATION_LOCK = 7201  # any number; one migration at a time per database
 
 
 @asynccontextmanager
@@ -64,25 +58,3 @@ async def ping(engine: AsyncEngine) -> None:
     """Raises when the database does not answer."""
     async with engine.connect() as connection:
         await connection.execute(text("SELECT 1"))
-
-
-def migrations(package: str, url: str) -> Config:
-    """The Alembic configuration of the component whose migrations live in `package`, as in `ledger.migrations`."""
-    config = Config()
-    config.set_main_option("script_location", str(files(package)))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    return config
-
-
-def migrate(package: str, url: str, revision: str = "head") -> None:
-    """Bring one component's schema to `revision`. Safe to run twice and from several processes at once."""
-    engine = create_engine(url, isolation_level="AUTOCOMMIT")
-    try:
-        with engine.connect() as lock:
-            lock.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
-            try:
-                command.upgrade(migrations(package, url), revision)
-            finally:
-                lock.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
-    finally:
-        engine.dispose()

@@ -1,0 +1,37 @@
+"""How each component's schema grows: its own PostgreSQL schema, its own Alembic history.
+
+Components know nothing of each other, so their tables do not either; `payhub up` and `payhub deploy` bring all of them
+to the newest revision before anything is started.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import create_engine, text
+
+_MIGRATION_LOCK = 7201  # any number; one migration at a time per database
+
+
+def migrations(package: str, url: str) -> Config:
+    """The Alembic configuration of the component whose migrations live in `package`, as in `ledger.migrations`."""
+    config = Config()
+    config.set_main_option("script_location", str(files(package)))
+    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    return config
+
+
+def migrate(package: str, url: str, revision: str = "head") -> None:
+    """Bring one component's schema to `revision`. Safe to run twice and from several processes at once."""
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    try:
+        with engine.connect() as lock:
+            lock.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+            try:
+                command.upgrade(migrations(package, url), revision)
+            finally:
+                lock.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+    finally:
+        engine.dispose()
