@@ -1,0 +1,103 @@
+"""Each FEEL expression of the drawings, evaluated by the real engine.
+
+The engine deploys an expression with a wrong function name without a word and makes it null when a payment arrives. So
+each expression in a picture has its cases here, and none is here that is in no picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+from xml.sax.saxutils import quoteattr
+
+import pytest
+
+import bpmn
+
+CASES: dict[str, list[tuple[dict[str, Any], Any]]] = {
+    "=duplicate": [({"duplicate": True}, True), ({"duplicate": False}, False)],
+    "=payment_id": [({"payment_id": "p"}, "p")],
+    '=rail = "stp"': [({"rail": "stp"}, True), ({"rail": "on-us"}, False), ({}, False)],
+    '=rail = "on-us"': [({"rail": "on-us"}, True), ({"rail": "none"}, False), ({}, False)],
+    '=outcome = "SETTLED"': [({"outcome": "SETTLED"}, True), ({"outcome": "UNKNOWN"}, False), ({}, False)],
+    '=list contains(["REJECTED", "RETURNED", "CANCELLED"], outcome)': [
+        ({"outcome": "REJECTED"}, True),
+        ({"outcome": "RETURNED"}, True),
+        ({"outcome": "CANCELLED"}, True),
+        ({"outcome": "UNKNOWN"}, False),
+        ({"outcome": None}, False),
+        ({}, False),
+    ],
+    "=outcome != null": [({"outcome": "SETTLED"}, True), ({"outcome": None}, False), ({}, False)],
+    "=outcome = null and inquiries >= 3": [
+        ({"outcome": None, "inquiries": 3}, True),
+        ({"outcome": None, "inquiries": 2}, False),
+        ({"outcome": "SETTLED", "inquiries": 3}, False),
+    ],
+    '=duration(get or else(inquire_after, "PT30S"))': [
+        ({"inquire_after": "PT5M"}, "PT5M"),
+        ({"inquire_after": None}, "PT30S"),
+        ({}, "PT30S"),
+    ],
+    '=duration(get or else(inquire_again_after, "PT1H"))': [
+        ({"inquire_again_after": "P1D"}, "P1D"),
+        ({"inquire_again_after": None}, "PT1H"),
+        ({}, "PT1H"),
+    ],
+    '=get or else(outcome, "UNKNOWN")': [
+        ({"outcome": "RETURNED"}, "RETURNED"),
+        ({"outcome": None}, "UNKNOWN"),
+        ({}, "UNKNOWN"),
+    ],
+    '=if outcome = null then "no-answer" else reason': [
+        ({"outcome": None, "reason": "none"}, "no-answer"),
+        ({"outcome": "SETTLED", "reason": "none"}, "none"),
+    ],
+    "=outcome": [({"outcome": "SETTLED"}, "SETTLED"), ({}, None)],
+    "=reason": [({"reason": "none"}, "none")],
+    "=reason_detail": [({"reason_detail": "x"}, "x"), ({"reason_detail": None}, None)],
+    "=inquire_again_after": [({"inquire_again_after": "PT1H"}, "PT1H")],
+    "=null": [({}, None)],
+    "=0": [({}, 0)],
+    '="REJECTED"': [({}, "REJECTED")],
+    '="no-rail"': [({}, "no-rail")],
+    '="UNKNOWN"': [({}, "UNKNOWN")],
+    '="no-answer"': [({}, "no-answer")],
+}
+
+ONE_EXPRESSION = """<bpmn:definitions xmlns:bpmn="http://www.omg.org/spec/BPMN/20100524/MODEL"
+    xmlns:zeebe="http://camunda.org/schema/zeebe/1.0" id="one" targetNamespace="test">
+  <bpmn:process id="test-one-expression" isExecutable="true">
+    <bpmn:startEvent id="start"><bpmn:outgoing>on</bpmn:outgoing></bpmn:startEvent>
+    <bpmn:endEvent id="end">
+      <bpmn:extensionElements>
+        <zeebe:ioMapping><zeebe:output source={source} target="answer" /></zeebe:ioMapping>
+      </bpmn:extensionElements>
+      <bpmn:incoming>on</bpmn:incoming>
+    </bpmn:endEvent>
+    <bpmn:sequenceFlow id="on" sourceRef="start" targetRef="end" />
+  </bpmn:process>
+</bpmn:definitions>"""
+
+
+def drawn_expressions() -> Iterator[str]:
+    for process in bpmn.processes():
+        yield from (flow.condition for flow in process.flows.values() if flow.condition)
+        yield from (timer.expression for timer in process.timers)
+        yield from (catch.correlation for catch in process.messages if catch.correlation)
+        for node in process.nodes.values():
+            yield from node.inputs.values()
+            yield from node.outputs.values()
+
+
+def test_every_drawn_expression_has_its_cases_here():
+    assert set(drawn_expressions()) == set(CASES)
+
+
+@pytest.mark.parametrize("expression", sorted(CASES))
+async def test_the_engine_understands_the_expression(engine, expression):
+    source = f"=string({expression[1:]})" if "duration(" in expression else expression
+    await engine.deploy({"one.bpmn": ONE_EXPRESSION.format(source=quoteattr(source)).encode()})
+    for variables, expected in CASES[expression]:
+        ended = await engine.operate.run_instance("test-one-expression", variables)
+        assert ended["answer"] == expected, variables

@@ -1,0 +1,358 @@
+"""Each path through each picture, walked on the real engine, and the proof that together they use every arrow.
+
+A test says which elements it passes. That is checked three ways: the elements are joined by arrows, the jobs of those
+elements are exactly the ones that were done, in that order, and the messages the ones that came, and every instance has
+ended. What a worker does is played by the test; what the drawing does with the answer is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import pytest
+
+import bpmn
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+Path = tuple[str, tuple[str, ...]]
+
+PATHS: dict[str, list[Path]] = {}
+
+QUOTE = {"payer_account": "1", "payee_account": None, "fee": 350, "on_us": False}
+QUOTE_ON_US = {"payer_account": "1", "payee_account": "2", "fee": 0, "on_us": True}
+BOOKED = {"outcome": "SETTLED", "reason": "none", "reason_detail": None}
+SENT = {"order_state": "ACCEPTED", "inquire_after": "PT1H", "inquire_again_after": "PT1H", "inquiries": 0}
+IMPATIENT = {**SENT, "inquire_after": "PT0S"}
+STP = "stp.order-status-changed"
+OPERATOR = "operator.outcome-decided"
+
+
+def takes(**paths: str | list[str]) -> Callable[[Test], Test]:
+    """Say over which elements the test goes, process by process."""
+
+    def note(test: Test) -> Test:
+        taken = [
+            (process.replace("_", "-"), tuple(path.split()))
+            for process, given in paths.items()
+            for path in ([given] if isinstance(given, str) else given)
+        ]
+        PATHS[test.__name__] = taken
+        test.paths = taken  # type: ignore[attr-defined]
+        return test
+
+    return note
+
+
+def heard(outcome: str, reason: str, detail: str | None = None) -> dict[str, str | None]:
+    return {"outcome": outcome, "reason": reason, "reason_detail": detail}
+
+
+def told(variables: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """What the channel is told."""
+    return variables["outcome"], variables["reason"], variables["reason_detail"]
+
+
+async def to_the_rail(payment: Any, **quote: Any) -> None:
+    """Everything up to the rail goes well."""
+    await payment.accepted()
+    await payment.completes("claim-payment", duplicate=False)
+    await payment.completes("quote-transfer", **(quote or QUOTE))
+    await payment.completes("hold-funds")
+
+
+BEFORE = "payment-accepted claim-payment first-instance quote-transfer hold-funds choose-rail which-rail"
+OVER_STP = f"{BEFORE} pay-over-stp what-became-of-the-order"
+CAPTURE = "capture-hold record-settled settled"
+RELEASE = "release-hold record-not-settled not-settled"
+WAIT = "record-unknown wait-for-news"
+SEND = "stp-payment-asked send-order wait-for-status"
+ASK = "time-to-ask inquire-order does-stp-know"
+NO_ANSWER = f"{SEND} {ASK} wait-for-status {ASK} wait-for-status {ASK} no-answer"
+
+
+async def to_no_answer(payment: Any, **sent: Any) -> None:
+    """STP takes the order, and three inquiries bring nothing."""
+    await to_the_rail(payment)
+    await payment.completes("send-order", **{**IMPATIENT, **sent})
+    for asked in range(3):
+        seen = await payment.completes("inquire-order", **heard_nothing(asked + 1))
+        assert seen["inquiries"] == asked
+    assert told(await payment.completes("record-unknown")) == ("UNKNOWN", "no-answer", None)
+
+
+def heard_nothing(inquiries: int) -> dict[str, Any]:
+    return {"outcome": None, "reason": "none", "reason_detail": "in transit", "inquiries": inquiries}
+
+
+# ---- before the rail
+
+
+@takes(payer_transfer="payment-accepted claim-payment first-instance duplicate")
+async def test_duplicate_instance(payment):
+    """The fence ends a second instance before anything is validated, held or told."""
+    await payment.accepted()
+    await payment.completes("claim-payment", duplicate=True)
+
+
+@takes(
+    payer_transfer=[
+        "payment-accepted claim-payment first-instance quote-transfer transfer-refused record-not-settled not-settled",
+        "payment-accepted claim-payment first-instance duplicate",
+    ]
+)
+async def test_a_second_start_message_waits_for_the_first_payment_and_ends_as_duplicate(payment):
+    """The engine keeps a start message with the same key and starts it when the first instance is over."""
+    await payment.accepted()
+    await payment.accepted(message_id=f"{payment.id}:again")
+    await payment.completes("claim-payment", duplicate=False)
+    await payment.refuses("quote-transfer", "account-closed")
+    await payment.completes("record-not-settled")
+    await payment.completes("claim-payment", duplicate=True)
+
+
+@takes(
+    payer_transfer="payment-accepted claim-payment first-instance quote-transfer transfer-refused"
+    " record-not-settled not-settled"
+)
+async def test_refused_at_quote(payment):
+    """Nothing was held, so nothing is released; the reason reaches the channel."""
+    await payment.accepted()
+    await payment.completes("claim-payment", duplicate=False)
+    await payment.refuses("quote-transfer", "account-unknown", "the payee's account")
+    seen = await payment.completes("record-not-settled")
+    assert told(seen) == ("REJECTED", "account-unknown", "the payee's account")
+
+
+@takes(
+    payer_transfer="payment-accepted claim-payment first-instance quote-transfer hold-funds hold-refused"
+    " record-not-settled not-settled"
+)
+async def test_insufficient_funds(payment):
+    await payment.accepted()
+    await payment.completes("claim-payment", duplicate=False)
+    await payment.completes("quote-transfer", **QUOTE)
+    await payment.refuses("hold-funds", "insufficient-funds")
+    assert told(await payment.completes("record-not-settled")) == ("REJECTED", "insufficient-funds", None)
+
+
+@takes(payer_transfer=f"{BEFORE} no-rail {RELEASE}")
+async def test_no_rail(payment):
+    """The funds were held before it was known that nobody reaches the payee: they are released."""
+    await payment.accepted(payee={"id_type": "IBAN", "identifier": "x"}, currency="EUR")
+    await payment.completes("claim-payment", duplicate=False)
+    await payment.completes("quote-transfer", **QUOTE)
+    await payment.completes("hold-funds")
+    await payment.completes("release-hold")
+    assert told(await payment.completes("record-not-settled")) == ("REJECTED", "no-rail", None)
+
+
+# ---- on us
+
+
+@takes(
+    payer_transfer=f"{BEFORE} pay-on-us booked record-settled settled",
+    rail_on_us="on-us-payment-asked book-transfer booked",
+)
+async def test_settled_on_us(payment):
+    """Booking captures the hold; nothing is captured twice."""
+    await to_the_rail(payment, **QUOTE_ON_US)
+    seen = await payment.completes("book-transfer", **BOOKED)
+    assert (seen["payment_id"], seen["tenant_id"], seen["payee_account"]) == (payment.id, "bank-a", "2")
+    assert told(await payment.completes("record-settled")) == ("SETTLED", "none", None)
+
+
+@takes(
+    payer_transfer=f"{BEFORE} pay-on-us booked {RELEASE}",
+    rail_on_us="on-us-payment-asked book-transfer booking-refused refused",
+)
+async def test_refused_on_us_releases_the_hold(payment):
+    await to_the_rail(payment, **QUOTE_ON_US)
+    await payment.refuses("book-transfer", "account-frozen", "frozen since the quote")
+    await payment.completes("release-hold")
+    seen = await payment.completes("record-not-settled")
+    assert told(seen) == ("REJECTED", "account-frozen", "frozen since the quote")
+
+
+# ---- over STP
+
+
+@takes(payer_transfer=f"{OVER_STP} {CAPTURE}", rail_stp=f"{SEND} status-reported reported")
+async def test_settled_over_stp(payment):
+    await to_the_rail(payment)
+    seen = await payment.completes("send-order", **SENT)
+    assert (seen["payment_id"], seen["amount"], seen["payee"]["id_type"]) == (payment.id, 12_345, "CLABE")
+    await payment.hears(STP, **heard("SETTLED", "none"))
+    handed_back = await payment.completes("capture-hold")
+    assert not handed_back.keys() & {"order_state", "inquire_after", "inquiries"}  # only what is listed comes back
+    assert told(await payment.completes("record-settled")) == ("SETTLED", "none", None)
+
+
+@takes(payer_transfer=f"{OVER_STP} {RELEASE}", rail_stp="stp-payment-asked send-order order-refused refused-by-stp")
+async def test_refused_by_stp_releases_the_hold(payment):
+    await to_the_rail(payment)
+    await payment.refuses("send-order", "scheme-rejected", "STP code 1")
+    await payment.completes("release-hold")
+    seen = await payment.completes("record-not-settled")
+    assert told(seen) == ("REJECTED", "scheme-rejected", "STP code 1")
+
+
+@pytest.mark.parametrize("outcome", ["RETURNED", "CANCELLED", "REJECTED"])
+@takes(payer_transfer=f"{OVER_STP} {RELEASE}", rail_stp=f"{SEND} status-reported reported")
+async def test_returned_releases_the_hold(payment, outcome):
+    """Whatever the word for it, money that did not arrive goes back to the payer."""
+    await to_the_rail(payment)
+    await payment.completes("send-order", **SENT)
+    await payment.hears(STP, **heard(outcome, "scheme-returned", "account closed"))
+    await payment.completes("release-hold")
+    seen = await payment.completes("record-not-settled")
+    assert told(seen) == (outcome, "scheme-returned", "account closed")
+
+
+@takes(payer_transfer=f"{OVER_STP} {CAPTURE}", rail_stp=f"{SEND} status-reported reported")
+async def test_message_before_wait_is_buffered(payment):  # H4
+    """STP may report before the answer to our own request has come back."""
+    await to_the_rail(payment)
+    await payment.hears(STP, **heard("SETTLED", "none"))
+    await payment.completes("send-order", **SENT)
+    await payment.completes("capture-hold")
+    await payment.completes("record-settled")
+
+
+@takes(payer_transfer=f"{OVER_STP} {CAPTURE}", rail_stp=f"{SEND} {ASK} found-by-asking")
+async def test_found_by_asking(payment):  # H3
+    """The answer to the order was lost; the first inquiry finds it."""
+    await to_the_rail(payment)
+    await payment.completes("send-order", **{**IMPATIENT, "order_state": "UNKNOWN"})
+    await payment.completes("inquire-order", **heard("SETTLED", "none"), inquiries=1)
+    await payment.completes("capture-hold")
+    assert told(await payment.completes("record-settled")) == ("SETTLED", "none", None)
+
+
+@takes(
+    payer_transfer=f"{OVER_STP} {RELEASE}",
+    rail_stp=f"{SEND} {ASK} wait-for-status status-reported reported",
+)
+async def test_asked_once_then_stp_reports(payment):
+    """A report that comes while we ask is not lost: it is there when the process waits again."""
+    await to_the_rail(payment)
+    await payment.completes("send-order", **IMPATIENT)
+    await payment.begins("inquire-order")
+    await payment.hears(STP, **heard("CANCELLED", "scheme-cancelled"))
+    await payment.completes("inquire-order", **heard_nothing(1), inquire_after="PT1H")
+    await payment.completes("release-hold")
+    assert told(await payment.completes("record-not-settled")) == ("CANCELLED", "scheme-cancelled", None)
+
+
+@takes(
+    payer_transfer=f"{OVER_STP} {WAIT} operator-decided what-became-of-the-order {CAPTURE}",
+    rail_stp=NO_ANSWER,
+)
+async def test_unknown_then_operator_says_settled(payment):  # H3
+    await to_no_answer(payment)
+    await payment.hears(OPERATOR, **heard("SETTLED", "operator", "seen in the bank statement"))
+    await payment.completes("capture-hold")
+    seen = await payment.completes("record-settled")
+    assert told(seen) == ("SETTLED", "operator", "seen in the bank statement")
+
+
+@takes(
+    payer_transfer=f"{OVER_STP} {WAIT} operator-decided what-became-of-the-order {RELEASE}",
+    rail_stp=NO_ANSWER,
+)
+async def test_unknown_then_operator_says_rejected(payment):  # H3
+    await to_no_answer(payment)
+    await payment.hears(OPERATOR, **heard("REJECTED", "operator", "STP confirmed by phone"))
+    await payment.completes("release-hold")
+    assert told(await payment.completes("record-not-settled"))[0] == "REJECTED"
+
+
+@takes(
+    payer_transfer=f"{OVER_STP} {WAIT} stp-reported what-became-of-the-order {RELEASE}",
+    rail_stp=NO_ANSWER,
+)
+async def test_unknown_then_stp_reports(payment):
+    """STP's word counts whenever it comes."""
+    await to_no_answer(payment)
+    await payment.hears(STP, **heard("RETURNED", "scheme-returned"))
+    await payment.completes("release-hold")
+    assert told(await payment.completes("record-not-settled")) == ("RETURNED", "scheme-returned", None)
+
+
+@takes(
+    payer_transfer=f"{OVER_STP} {WAIT} time-to-ask-again ask-again what-became-of-the-order"
+    f" {WAIT} time-to-ask-again ask-again what-became-of-the-order {CAPTURE}",
+    rail_stp=NO_ANSWER,
+)
+async def test_unknown_then_asked_again(payment):  # H3
+    """No answer is no outcome: the hold stays, and the question is asked again."""
+    await to_no_answer(payment, inquire_again_after="PT0S")
+    seen = await payment.completes("ask-again", **heard_nothing(1))
+    assert seen["inquiries"] == 0
+    assert told(await payment.completes("record-unknown")) == ("UNKNOWN", "no-answer", "in transit")
+    await payment.completes("ask-again", **heard("SETTLED", "none"), inquiries=1)
+    await payment.completes("capture-hold")
+    assert told(await payment.completes("record-settled")) == ("SETTLED", "none", None)
+
+
+@takes(
+    payer_transfer=f"{OVER_STP} {WAIT} operator-decided what-became-of-the-order {RELEASE}",
+    rail_stp=NO_ANSWER,
+)
+async def test_no_answer_three_inquiries(payment):  # H3
+    """After three fruitless inquiries nothing is released or captured until somebody decides."""
+    await to_no_answer(payment)
+    await payment.stays()
+    await payment.hears(OPERATOR, **heard("CANCELLED", "operator"))
+    await payment.completes("release-hold")
+    await payment.completes("record-not-settled")
+
+
+@takes(
+    payer_transfer=f"{OVER_STP} {WAIT} stp-reported what-became-of-the-order"
+    f" {WAIT} operator-decided what-became-of-the-order {RELEASE}",
+    rail_stp=NO_ANSWER,
+)
+async def test_an_outcome_nobody_knows_is_not_taken_for_a_no(payment):
+    """A word that the drawing does not know leaves the hold where it is."""
+    await to_no_answer(payment)
+    await payment.hears(STP, **heard("LIQUIDATED-PERHAPS", "none"))
+    assert told(await payment.completes("record-unknown"))[0] == "LIQUIDATED-PERHAPS"
+    await payment.hears(OPERATOR, **heard("REJECTED", "operator"))
+    await payment.completes("release-hold")
+    await payment.completes("record-not-settled")
+
+
+# ---- the paths themselves
+
+
+def steps() -> Iterator[tuple[str, str, str, str]]:
+    for test, paths in PATHS.items():
+        for process, elements in paths:
+            for here, there in pairwise(elements):
+                yield test, process, here, there
+
+
+def test_each_path_goes_from_a_start_to_an_end_along_arrows():
+    drawn = {process.id: process for process in bpmn.processes()}
+    for paths in PATHS.values():
+        for process, elements in paths:
+            assert elements[0] in drawn[process].starts
+            assert elements[-1] in drawn[process].ends
+    for test, process, here, there in steps():
+        ways = {flow.target for flow in drawn[process].leaving(here)}
+        ways |= {event.id for event in drawn[process].attached(here)}
+        assert there in ways, f"{test}: no arrow leads from {here} to {there} in {process}"
+
+
+def test_the_paths_use_every_arrow_of_every_picture():
+    used = {(process, here, there) for _, process, here, there in steps()}
+    drawn = {(process.id, flow.source, flow.target) for process in bpmn.processes() for flow in process.flows.values()}
+    assert drawn - used == set()
+
+
+def test_every_boundary_event_is_on_a_path():
+    visited = {(process, element) for paths in PATHS.values() for process, elements in paths for element in elements}
+    events = {(p.id, node.id) for p in bpmn.processes() for node in p.nodes.values() if node.attached_to}
+    assert events - visited == set()
