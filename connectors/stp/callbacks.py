@@ -1,0 +1,132 @@
+"""What a status callback does, from the inbox to the engine. Used where it arrives and by the sweep that finishes the rest.
+
+    store the raw body → read it → match its order and move its state → tell the engine
+
+The first step is committed before the second, the third before the fourth; whatever breaks off in between is found in the
+inbox, or as an order that the engine was not told of, and finished later. A repeat changes nothing at any step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+from connectors.stp.dispatch import Clock, alert, now, report
+from connectors.stp.model import OrderStatusChanged, digest
+from connectors.stp.orders import CallbackResult, OrderStore, StoredOrder
+from connectors.stp.wire import MalformedCallback, outcome_of, read_status
+from hub.errors import Unavailable
+from hub.failpoint import failpoint
+from hub.messages import Engine
+from hub.telemetry import logger
+
+LEFT_ALONE: Final = timedelta(seconds=3)
+"""How long the sweep leaves a callback to the process that received it."""
+
+_callbacks = Counter("payhub_stp_callbacks", "Status callbacks by what became of them.", ("result",))
+_untold = Gauge("payhub_stp_orders_untold", "Final states that the sweep found and the engine had not been told.")
+
+log = logger(__name__)
+
+
+def status_changed(order: StoredOrder) -> OrderStatusChanged:
+    """The message that tells the engine an order's present, final state."""
+    outcome, reason, detail = outcome_of(order.state, order.cause)
+    return OrderStatusChanged(
+        payment_id=order.payment_id,
+        outcome=outcome,
+        reason=reason,
+        reason_detail=detail,
+        observation=digest(order.payment_id, order.observation),
+    )
+
+
+class Callbacks:
+    """Handles stored callbacks and tells the engine."""
+
+    def __init__(self, orders: OrderStore, engine: Engine, clock: Clock = now) -> None:
+        self._orders = orders
+        self._engine = engine
+        self._clock = clock
+
+    async def receive(self, body: bytes, publish_within: float) -> CallbackResult:
+        """Store a callback, handle it, and try for `publish_within` seconds to tell the engine.
+
+        Raises `Unavailable` when the callback could not be stored; once it is stored nothing raises.
+        """
+        failpoint("stp.order-status.before-store")
+        kept = await self._orders.keep_callback(body)
+        failpoint("stp.order-status.after-store")
+        if kept.result is not None:
+            _callbacks.labels("repeat").inc()
+            return kept.result
+        try:
+            async with asyncio.timeout(publish_within):
+                return await self.handle(kept.id, body)
+        except (Unavailable, TimeoutError) as error:
+            # It is in the inbox; the sweep goes on from there.
+            log.warning("callback.left-to-sweep", callback_id=kept.id, cause=type(error).__name__)
+            return CallbackResult.UNCHANGED
+
+    async def handle(self, callback_id: int, body: bytes) -> CallbackResult:
+        """Read a stored callback, apply it, tell the engine. Raises `Unavailable`; handling it again is safe."""
+        result, order = await self._applied(callback_id, body)
+        _callbacks.labels(result).inc()
+        if order is not None:
+            await self.tell(order)
+        return result
+
+    async def _applied(self, callback_id: int, body: bytes) -> tuple[CallbackResult, StoredOrder | None]:
+        """What became of a callback, and its order when the engine must be told."""
+        try:
+            notice = read_status(body)
+        except MalformedCallback as error:
+            await self._orders.close_callback(callback_id, CallbackResult.MALFORMED, self._clock())
+            alert("malformed-callback", callback_id=callback_id, cause=str(error))
+            return CallbackResult.MALFORMED, None
+        observed = await self._orders.observe_callback(callback_id, notice, self._clock())
+        failpoint("stp.order-status.after-commit")
+        if observed is None:
+            # It never moves anything, and it is never dropped (H4, L41).
+            alert("unknown-order", callback_id=callback_id, stp_id=notice.stp_id)
+            return CallbackResult.UNKNOWN_ORDER, None
+        report(observed, notice.word, unknown_status=notice.state is None, source="callback")
+        if notice.state is None:
+            return CallbackResult.UNKNOWN_STATUS, None
+        if observed.conflict:
+            await self._orders.close_callback(callback_id, CallbackResult.CONFLICT, self._clock())
+            return CallbackResult.CONFLICT, None
+        return (CallbackResult.MOVED, observed.order) if observed.moved else (CallbackResult.UNCHANGED, None)
+
+    async def tell(self, order: StoredOrder) -> None:
+        """Tell the engine an order's final state, and remember that it was told. Raises `Unavailable`."""
+        if not order.state.is_final:
+            return
+        await self._engine.publish(status_changed(order))
+        failpoint("stp.order-status.after-publish")
+        await self._orders.told(order)
+
+    async def sweep(self) -> None:
+        """Finish what broke off: callbacks that were stored and not handled, states that the engine was not told."""
+        before = self._clock() - LEFT_ALONE
+        for callback in await self._orders.unhandled_callbacks(before):
+            await self.handle(callback.id, callback.body)
+        untold = await self._orders.untold(before)
+        _untold.set(len(untold))
+        for order in untold:
+            await self.tell(order)
+
+    async def sweep_for_ever(self, pause: float) -> None:
+        """The loop that runs beside the jobs, every `pause` seconds, longer while something is away."""
+        wait = pause
+        while True:
+            try:
+                await self.sweep()
+                wait = pause
+            except Unavailable as error:
+                wait = min(wait * 2, 30.0)
+                log.warning("sweep.put-off", cause=str(error), seconds=wait)
+            await asyncio.sleep(wait)

@@ -1,0 +1,106 @@
+"""How the STP connector is put together, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Final
+
+from connectors.stp.api import build_callbacks_app
+from connectors.stp.callbacks import Callbacks
+from connectors.stp.client import open_stp
+from connectors.stp.dispatch import Dispatch, Profile, Profiles, Rules
+from connectors.stp.fake import Simulator, build_simulator_app
+from connectors.stp.model import OrderStatusChanged
+from connectors.stp.orders import OrderStore
+from connectors.stp.settings import StpCallbackSettings, StpSettings, StpSimulatorSettings
+from connectors.stp.signature import BadKey, Signer
+from connectors.stp.wire import Sender
+from connectors.stp.worker import StpWorker, Timers
+from hub.api import add_probes
+from hub.connector import Connector, Service, Work
+from hub.database import open_database, ping
+from hub.messages import Engine
+from hub.settings import DatabaseSettings, SettingsError, read
+from hub.transfer import TenantId
+
+
+def profiles(settings: StpSettings) -> Profiles:
+    """The single tenant of the settings. Raises `SettingsError` when the key cannot be used."""
+    passphrase = settings.private_key_passphrase
+    try:
+        signer = Signer.from_file(settings.private_key_file, passphrase.get_secret_value() if passphrase else None)
+    except BadKey as error:
+        raise SettingsError(f"PAYHUB_STP_PRIVATE_KEY_FILE: {error}") from None
+    position: tuple[tuple[str, str], ...] = ()
+    if settings.latitude and settings.longitude:
+        position = (("latitud", settings.latitude), ("longitud", settings.longitude))
+    profile = Profile(
+        sender=Sender(settings.company, settings.payer_account, settings.operating_institution),
+        signer=signer,
+        tracking_prefix=settings.tracking_prefix,
+        unsigned=position,
+    )
+    if settings.tenant_id is None:
+        return Profiles(everyone=profile)
+    return Profiles({TenantId(settings.tenant_id): profile})
+
+
+def rules(settings: StpSettings) -> Rules:
+    """When orders may be sent again."""
+    return Rules(
+        resend=settings.resend,
+        in_flight_at_most=settings.in_flight_at_most(),
+        rollover_guard=timedelta(seconds=settings.rollover_guard),
+    )
+
+
+@asynccontextmanager
+async def open_work(engine: Engine) -> AsyncIterator[Work]:
+    """The two jobs, and the sweep that finishes what callbacks left."""
+    settings, database_settings = read(StpSettings), read(DatabaseSettings)
+    known = profiles(settings)
+    async with open_database(database_settings.url, database_settings.pool_size) as database, open_stp(settings) as stp:
+        orders = OrderStore(database)
+        worker = StpWorker(
+            orders=orders,
+            dispatch=Dispatch(orders, stp, known, rules(settings)),
+            profiles=known,
+            institutions=settings.known_institutions(),
+            timers=Timers(timedelta(seconds=settings.inquire_after), timedelta(seconds=settings.inquire_again_after)),
+        )
+        callbacks = Callbacks(orders, engine)
+        yield Work(
+            workers=[worker],
+            loops=[partial(callbacks.sweep_for_ever, settings.sweep_every)],
+            probes={"database": partial(ping, database)},
+        )
+
+
+@asynccontextmanager
+async def open_callbacks(engine: Engine) -> AsyncIterator[Service]:
+    """Where STP posts what became of orders."""
+    settings, database_settings = read(StpCallbackSettings), read(DatabaseSettings)
+    async with open_database(database_settings.url, database_settings.pool_size) as database:
+        app = build_callbacks_app(settings, Callbacks(OrderStore(database), engine))
+        add_probes(app, {"database": partial(ping, database)})
+        yield Service(app)
+
+
+@asynccontextmanager
+async def open_simulator(_: Engine) -> AsyncIterator[Service]:
+    """A pretend STP over real HTTP, for demonstrations and tests."""
+    async with Simulator.open(read(StpSimulatorSettings)) as simulator:
+        yield Service(build_simulator_app(simulator))
+
+
+CONNECTOR: Final = Connector(
+    name="stp",
+    worker_classes=(StpWorker,),
+    open_work=open_work,
+    services={"stp-callbacks": open_callbacks, "stp-simulator": open_simulator},
+    messages=(OrderStatusChanged,),
+    migrations="connectors.stp.migrations",
+)

@@ -1,0 +1,216 @@
+"""The pretend STP's book: orders, what will happen to them, and every request and callback, in one SQLite file.
+
+A restart changes nothing: keys stay taken, and callbacks that were not answered are posted again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS orders (
+    id INTEGER PRIMARY KEY,
+    empresa TEXT NOT NULL,
+    clave TEXT NOT NULL,
+    fecha_operacion INTEGER NOT NULL,
+    centavos INTEGER NOT NULL,
+    fields TEXT NOT NULL,
+    estado TEXT NOT NULL DEFAULT 'L',
+    causa TEXT,
+    captured_at REAL NOT NULL,
+    settled_at REAL,
+    visible_from REAL NOT NULL,
+    UNIQUE (empresa, clave, fecha_operacion)
+) STRICT;
+CREATE TABLE IF NOT EXISTS steps (
+    id INTEGER PRIMARY KEY,
+    order_id INTEGER NOT NULL REFERENCES orders,
+    due REAL NOT NULL,
+    step TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX IF NOT EXISTS steps_open ON steps (due) WHERE done = 0;
+CREATE TABLE IF NOT EXISTS attempts (
+    id INTEGER PRIMARY KEY,
+    clave TEXT NOT NULL,
+    at REAL NOT NULL,
+    came_to TEXT NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS attempts_by_clave ON attempts (clave);
+CREATE TABLE IF NOT EXISTS callbacks (
+    id INTEGER PRIMARY KEY,
+    order_id INTEGER NOT NULL,
+    at REAL NOT NULL,
+    body TEXT NOT NULL,
+    status INTEGER,
+    answer TEXT
+) STRICT;
+"""
+
+FIRST_ID: Final = 7_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class BookedOrder:
+    """An order in the book."""
+
+    id: int
+    empresa: str
+    clave: str
+    fecha_operacion: int
+    centavos: int
+    fields: Mapping[str, Any]
+    estado: str
+    causa: int | str | None
+    captured_at: float
+    settled_at: float | None
+    visible_from: float
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Something that will happen to an order."""
+
+    id: int
+    order_id: int
+    due: float
+    step: str
+    attempts: int
+
+
+class Book:
+    """One writer, one file, a commit per change."""
+
+    def __init__(self, path: Path | str) -> None:
+        if isinstance(path, Path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._sql = sqlite3.connect(path, isolation_level=None, cached_statements=64)
+        self._sql.row_factory = sqlite3.Row
+        # The book outlives a killed process, which is what the simulator promises; a power cut may lose its last moment.
+        self._sql.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")
+        self._sql.executescript(_SCHEMA)
+
+    def close(self) -> None:
+        self._sql.close()
+
+    @contextmanager
+    def _commit(self) -> Iterator[sqlite3.Connection]:
+        self._sql.execute("BEGIN IMMEDIATE")
+        try:
+            yield self._sql
+        except BaseException:
+            self._sql.execute("ROLLBACK")
+            raise
+        self._sql.execute("COMMIT")
+
+    def is_taken(self, empresa: str, clave: str, fecha_operacion: int) -> bool:
+        found = self._sql.execute(
+            "SELECT 1 FROM orders WHERE empresa = ? AND clave = ? AND fecha_operacion = ?",
+            (empresa, clave, fecha_operacion),
+        )
+        return found.fetchone() is not None
+
+    def add(
+        self,
+        *,
+        fields: Mapping[str, Any],
+        fecha_operacion: int,
+        centavos: int,
+        at: float,
+        visible_from: float,
+        steps: list[tuple[float, str]],
+        came_to: str,
+    ) -> tuple[int, list[Due]]:
+        """Take an order in, with what will happen to it."""
+        with self._commit() as sql:
+            taken = sql.execute("SELECT coalesce(max(id), ?) + 1 FROM orders", (FIRST_ID,)).fetchone()[0]
+            sql.execute(
+                "INSERT INTO orders (id, empresa, clave, fecha_operacion, centavos, fields, captured_at, visible_from)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (taken, fields["empresa"], fields["claveRastreo"], fecha_operacion, centavos,
+                 json.dumps(fields, default=str), at, visible_from),
+            )  # fmt: skip
+            sql.execute(
+                "INSERT INTO attempts (clave, at, came_to) VALUES (?, ?, ?)", (fields["claveRastreo"], at, came_to)
+            )
+            return taken, [self._step(sql, taken, due, step) for due, step in steps]
+
+    def _step(self, sql: sqlite3.Connection, order_id: int, due: float, step: str) -> Due:
+        added = sql.execute("INSERT INTO steps (order_id, due, step) VALUES (?, ?, ?)", (order_id, due, step))
+        return Due(added.lastrowid or 0, order_id, due, step, 0)
+
+    def add_step(self, order_id: int, due: float, step: str) -> Due:
+        with self._commit() as sql:
+            return self._step(sql, order_id, due, step)
+
+    def add_attempt(self, clave: str, at: float, came_to: str) -> None:
+        """Remember a request that took no order in."""
+        with self._commit() as sql:
+            sql.execute("INSERT INTO attempts (clave, at, came_to) VALUES (?, ?, ?)", (clave, at, came_to))
+
+    def attempts(self, clave: str | None = None) -> list[dict[str, Any]]:
+        query = "SELECT clave, at, came_to FROM attempts WHERE ?1 IS NULL OR clave = ?1 ORDER BY id"
+        return [dict(row) for row in self._sql.execute(query, (clave,))]
+
+    def attempts_of(self, clave: str) -> int:
+        count: int = self._sql.execute("SELECT count(*) FROM attempts WHERE clave = ?", (clave,)).fetchone()[0]
+        return count
+
+    def order(self, order_id: int) -> BookedOrder | None:
+        row = self._sql.execute("SELECT * FROM orders WHERE id = ?", (order_id,)).fetchone()
+        return None if row is None else _booked(row)
+
+    def orders(self, clave: str | None = None) -> list[BookedOrder]:
+        query = "SELECT * FROM orders WHERE ?1 IS NULL OR clave = ?1 ORDER BY id"
+        return [_booked(row) for row in self._sql.execute(query, (clave,))]
+
+    def found(self, empresa: str, clave: str, *, since: int, until: int, at: float) -> BookedOrder | None:
+        """The order with this key whose operation date lies in the range, once it can be seen."""
+        row = self._sql.execute(
+            "SELECT * FROM orders WHERE empresa = ? AND clave = ? AND fecha_operacion BETWEEN ? AND ?"
+            " AND visible_from <= ? ORDER BY id DESC LIMIT 1",
+            (empresa, clave, since, until, at),
+        ).fetchone()
+        return None if row is None else _booked(row)
+
+    def move(self, order_id: int, estado: str, causa: int | str | None, settled_at: float | None) -> None:
+        with self._commit() as sql:
+            sql.execute(
+                "UPDATE orders SET estado = ?, causa = ?, settled_at = coalesce(?, settled_at) WHERE id = ?",
+                (estado, None if causa is None else json.dumps(causa), settled_at, order_id),
+            )
+
+    def posted(self, due: Due, at: float, body: str, status: int | None, answer: str, *, done: bool) -> None:
+        """Remember a callback and what it was answered."""
+        with self._commit() as sql:
+            sql.execute(
+                "INSERT INTO callbacks (order_id, at, body, status, answer) VALUES (?, ?, ?, ?, ?)",
+                (due.order_id, at, body, status, answer[:200]),
+            )
+            sql.execute("UPDATE steps SET attempts = ?, done = ? WHERE id = ?", (due.attempts, done, due.id))
+
+    def done(self, due: Due) -> None:
+        with self._commit() as sql:
+            sql.execute("UPDATE steps SET attempts = ?, done = 1 WHERE id = ?", (due.attempts, due.id))
+
+    def callbacks(self, order_id: int | None = None) -> list[dict[str, Any]]:
+        query = "SELECT * FROM callbacks WHERE ?1 IS NULL OR order_id = ?1 ORDER BY id"
+        return [dict(row) for row in self._sql.execute(query, (order_id,))]
+
+    def open_steps(self) -> list[Due]:
+        query = "SELECT id, order_id, due, step, attempts FROM steps WHERE done = 0 ORDER BY due, id"
+        return [Due(**dict(row)) for row in self._sql.execute(query)]
+
+
+def _booked(row: sqlite3.Row) -> BookedOrder:
+    known = dict(row)
+    known["fields"] = json.loads(known["fields"])
+    known["causa"] = None if known["causa"] is None else json.loads(known["causa"])
+    return BookedOrder(**known)

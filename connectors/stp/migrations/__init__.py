@@ -1,0 +1,1 @@
+"""How the schema `stp` grows; applied by `hub.migrations`."""

@@ -1,0 +1,215 @@
+"""Our words for what STP does: two jobs, one message, the refusals, and the states an order can be in."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from enum import StrEnum
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from hub.errors import Rejected
+from hub.jobs import Job, Result
+from hub.messages import Message
+from hub.transfer import Outcome, Party, PaymentId, Reason, TenantId
+
+# --- Refusals: a certain no, before anything moved ------------------------------------------------------------------
+
+
+class OrderRejected(Rejected):
+    """STP, or a rule of STP's that we check ourselves, refuses the order for good."""
+
+    reason = Reason.SCHEME_REJECTED
+
+
+class AccountUnknown(Rejected):
+    """The account does not exist or cannot be one: wrong length, check digit or institution."""
+
+    reason = Reason.ACCOUNT_UNKNOWN
+
+
+class ComplianceRefused(Rejected):
+    """STP's money-laundering rules refuse the order (its error -200)."""
+
+    reason = Reason.COMPLIANCE
+
+
+class StpConfigurationError(Exception):
+    """STP does not accept our signature, certificate or company, or a setting is missing: no payment can pass.
+
+    It is no refusal of this payment, so it becomes an incident at once and nothing is released.
+    """
+
+
+class TrackingKeyCollision(Exception):
+    """STP holds an order under our tracking key whose amount or account is not ours. Only a person can tell why."""
+
+
+# --- States ---------------------------------------------------------------------------------------------------------
+
+
+class OrderState(StrEnum):
+    """What became of an order that STP has."""
+
+    PENDING = "PENDING"
+    SETTLED = "SETTLED"
+    RETURNED = "RETURNED"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def is_final(self) -> bool:
+        """Settled counts as final although a return may still follow, even months later."""
+        return self is not OrderState.PENDING
+
+    def can_become(self, later: OrderState) -> bool:
+        """Whether hearing `later` changes anything: states have a rank, whatever the order in which they arrive."""
+        return later in _MOVES[self]
+
+    @classmethod
+    def before(cls, later: OrderState) -> tuple[OrderState, ...]:
+        """The states that `later` may follow."""
+        return tuple(state for state in cls if state.can_become(later))
+
+    def contradicts(self, other: OrderState) -> bool:
+        """Cancelled means the money never left; settled and returned mean that it did. Both cannot be true."""
+        return {self, other} in _CONTRADICTIONS
+
+
+_MOVES: Final[dict[OrderState, frozenset[OrderState]]] = {
+    OrderState.PENDING: frozenset({OrderState.SETTLED, OrderState.RETURNED, OrderState.CANCELLED}),
+    OrderState.SETTLED: frozenset({OrderState.RETURNED}),
+    OrderState.RETURNED: frozenset(),
+    OrderState.CANCELLED: frozenset(),
+}
+_CONTRADICTIONS: Final = (
+    {OrderState.CANCELLED, OrderState.SETTLED},
+    {OrderState.CANCELLED, OrderState.RETURNED},
+)
+
+
+class SendOutcome(StrEnum):
+    """What one attempt to send an order came to."""
+
+    NOT_SENT = "NOT_SENT"
+    """Nothing reached STP: no connection, or the gateway in front of it turned us away."""
+    ACCEPTED = "ACCEPTED"
+    REJECTED = "REJECTED"
+    ALREADY_REGISTERED = "ALREADY_REGISTERED"
+    """STP has an order with this tracking key: ask, and adopt it."""
+    CONFIG_ERROR = "CONFIG_ERROR"
+    RETRYABLE = "RETRYABLE"
+    """STP answered that it takes no orders for the moment; the same order may be sent again."""
+    UNKNOWN = "UNKNOWN"
+    """It was sent, and nothing certain came back."""
+
+
+class Sending(StrEnum):
+    """Where an order stands between us and STP, all attempts together."""
+
+    CLAIMED = "CLAIMED"
+    """About to be sent, or sent, by somebody who has not said how it went."""
+    NOT_SENT = "NOT_SENT"
+    """Certainly not at STP: it may be sent without looking."""
+    UNKNOWN = "UNKNOWN"
+    """Perhaps at STP: look first."""
+    REGISTERED = "REGISTERED"
+    """STP says it has the key, and has not shown us the order yet."""
+    ACCEPTED = "ACCEPTED"
+    REFUSED = "REFUSED"
+    """STP said no in a way that must be verified by an inquiry before it is believed."""
+    REJECTED = "REJECTED"
+
+    @property
+    def in_doubt(self) -> bool:
+        return self in {Sending.CLAIMED, Sending.UNKNOWN}
+
+
+# --- Jobs -----------------------------------------------------------------------------------------------------------
+
+
+class SentState(StrEnum):
+    """What the process is told about a sent order."""
+
+    ACCEPTED = "ACCEPTED"
+    UNKNOWN = "UNKNOWN"
+
+
+class OrderSent(Result):
+    """The order is at STP, or may be. The two durations (ISO 8601) are the process's timers."""
+
+    order_state: SentState
+    inquire_after: str
+    inquire_again_after: str
+    inquiries: int = 0
+
+
+class SendOrder(Job[OrderSent]):
+    """Send a payment over STP. Safe to run twice: the tracking key comes from the payment, and a repeat looks first."""
+
+    job_type: ClassVar[str] = "stp.send-order"
+    rejections = (OrderRejected, AccountUnknown, ComplianceRefused)
+    timeout: ClassVar[timedelta] = timedelta(seconds=60)
+    attempts: ClassVar[int] = 60
+    """About an hour of STP being away before an operator sees an incident; nothing is lost meanwhile."""
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    amount: int
+    """Minor units."""
+    currency: str
+    payer: Party
+    payee: Party
+    concept: str = ""
+    reference_number: int | None = None
+    """1 to 9999999; derived from the payment's id when the channel gave none."""
+
+
+class Inquired(Result):
+    """What STP says about an order; without an outcome it is still open."""
+
+    outcome: Outcome | None
+    reason: Reason
+    reason_detail: str | None
+    inquiries: int
+
+
+class InquireOrder(Job[Inquired]):
+    """Ask STP what became of an order. Not found is no failure: an order takes its time to show up."""
+
+    job_type: ClassVar[str] = "stp.inquire-order"
+    timeout: ClassVar[timedelta] = timedelta(seconds=60)
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    inquiries: int = 0
+    """How often this was asked before."""
+
+
+# --- The message ----------------------------------------------------------------------------------------------------
+
+
+class OrderStatusChanged(Message):
+    """STP told what became of an order."""
+
+    message_name: ClassVar[str] = "stp.order-status-changed"
+
+    payment_id: PaymentId
+    outcome: Outcome
+    reason: Reason
+    reason_detail: str | None
+    observation: str = Field(exclude=True)
+    """The digest of what was observed; the same for each repeat."""
+
+    @property
+    def correlation_key(self) -> str:
+        return self.payment_id
+
+    @property
+    def message_id(self) -> str:
+        return self.observation
+
+
+def digest(*parts: object) -> str:
+    """One short text that is the same for the same parts, and for no others."""
+    return hashlib.sha256("\x1f".join("" if part is None else str(part) for part in parts).encode()).hexdigest()[:40]

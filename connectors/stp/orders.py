@@ -1,0 +1,373 @@
+"""What we sent to STP and what we heard from it: PostgreSQL, schema `stp`.
+
+An order's row is committed, with the exact bytes, before anything is sent; how the attempt went is written after it.
+So whoever dies in between leaves a row that says "perhaps sent", and the next one looks before it repeats. Nothing that
+STP says is ever overwritten: observations are only added, and the order's state moves by rank, not by arrival.
+
+Every method is one statement and one round trip, and raises `Unavailable` when the database is away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import TextClause
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from connectors.stp import statements
+from connectors.stp.model import OrderState, Sending, SendOutcome, digest
+from connectors.stp.tracking import TrackingKey
+from connectors.stp.wire import Answer, FoundOrder, StatusNotice
+from hub.database import autocommit, database_errors
+from hub.transfer import PaymentId, TenantId
+
+
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    """An order that is about to be sent for the first time."""
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    company: str
+    tracking_key: TrackingKey
+    amount: int
+    """Centavos."""
+    payee_account: str
+    body: str
+    joined: str
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOrder:
+    """An order as its row has it."""
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    company: str
+    tracking_key: TrackingKey
+    amount: int
+    payee_account: str
+    body: str
+    operation_date: date
+    sending: Sending
+    sends: int
+    doubts: int
+    claimed_at: datetime
+    stp_id: int | None
+    error_id: int | None
+    error_detail: str | None
+    state: OrderState
+    cause: int | None
+    observation: str | None
+
+    def __repr__(self) -> str:
+        return f"StoredOrder({self.payment_id}, {self.sending}, {self.state})"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A callback in the inbox."""
+
+    id: int
+    result: CallbackResult | None
+    """What became of it when it came before; nothing when it is new or was never handled."""
+
+
+class CallbackResult(StrEnum):
+    """What became of a callback."""
+
+    MOVED = "moved"
+    """It changed the order's state."""
+    UNCHANGED = "unchanged"
+    """A repeat, or news that the order's state had overtaken."""
+    CONFLICT = "conflict"
+    """It contradicts what is known: an operator must look."""
+    UNKNOWN_ORDER = "unknown-order"
+    UNKNOWN_STATUS = "unknown-status"
+    MALFORMED = "malformed"
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What an observation did to its order."""
+
+    order: StoredOrder
+    """As it is now."""
+    moved: bool
+    conflict: bool
+    other_id: bool
+    """STP names another id than before for the same key: perhaps two orders."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unhandled:
+    """A callback that was stored and not yet handled."""
+
+    id: int
+    body: bytes
+
+
+ORDER_STATUS: Final = "order-status"
+"""The kind of callback that tells an order's state."""
+
+_SENDING_AFTER: Final = {
+    SendOutcome.ACCEPTED: Sending.ACCEPTED,
+    SendOutcome.ALREADY_REGISTERED: Sending.REGISTERED,
+    SendOutcome.REJECTED: Sending.REJECTED,
+    SendOutcome.NOT_SENT: Sending.NOT_SENT,
+    SendOutcome.RETRYABLE: Sending.NOT_SENT,
+    SendOutcome.CONFIG_ERROR: Sending.NOT_SENT,
+    SendOutcome.UNKNOWN: Sending.UNKNOWN,
+}
+
+
+def sending_after(answer: Answer, doubts: int) -> Sending:
+    """Where an order stands after this answer to its newest attempt, of `doubts` attempts that may have arrived.
+
+    A no is believed at once only when STP documents it and no earlier attempt can have arrived. A documented no to the
+    same bytes as an attempt in doubt, and an undocumented no, are verified first; both at once stay unknown.
+    """
+    if answer.outcome is not SendOutcome.REJECTED:
+        return _SENDING_AFTER[answer.outcome]
+    if answer.documented:
+        return Sending.REJECTED if doubts <= 1 else Sending.REFUSED
+    return Sending.REFUSED if doubts <= 1 else Sending.UNKNOWN
+
+
+class OrderStore:
+    """The orders of all tenants and the inbox of callbacks."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = autocommit(engine)
+
+    async def claim(self, new: NewOrder, operation_date: date, moment: datetime) -> StoredOrder | None:
+        """Commit the order before it is sent. Nothing when there is one for this payment already."""
+        return await self._order(
+            statements.CLAIM,
+            {
+                "payment_id": new.payment_id,
+                "tenant_id": new.tenant_id,
+                "company": new.company,
+                "tracking_key": new.tracking_key,
+                "amount": new.amount,
+                "payee_account": new.payee_account,
+                "body": new.body,
+                "joined_sha256": hashlib.sha256(new.joined.encode()).hexdigest(),
+                "operation_date": operation_date,
+                "moment": moment,
+            },
+        )
+
+    async def find(self, payment_id: PaymentId) -> StoredOrder | None:
+        """The order of a payment, if it was ever claimed."""
+        return await self._order(statements.FIND, {"payment_id": payment_id})
+
+    async def claim_again(self, order: StoredOrder, operation_date: date, moment: datetime) -> StoredOrder | None:
+        """Claim one more attempt. Nothing when somebody else did, or STP turned out to have the order."""
+        return await self._order(
+            statements.CLAIM_AGAIN,
+            {
+                "payment_id": order.payment_id,
+                "sends": order.sends,
+                "operation_date": operation_date,
+                "moment": moment,
+            },
+        )
+
+    async def renew(self, order: StoredOrder, new: NewOrder) -> StoredOrder | None:
+        """Replace what will be sent, of an order of which certainly nothing was. Nothing when that is no longer so."""
+        return await self._order(
+            statements.RENEW,
+            {
+                "payment_id": order.payment_id,
+                "sends": order.sends,
+                "company": new.company,
+                "amount": new.amount,
+                "payee_account": new.payee_account,
+                "body": new.body,
+                "joined_sha256": hashlib.sha256(new.joined.encode()).hexdigest(),
+            },
+        )
+
+    async def record(self, order: StoredOrder, answer: Answer, moment: datetime) -> StoredOrder:
+        """Write down how an attempt went. What is already known for certain is kept."""
+        recorded = await self._order(
+            statements.RECORD,
+            {
+                "payment_id": order.payment_id,
+                "sends": order.sends,
+                "digest": digest("answer", order.sends, answer.outcome, answer.error_id, answer.stp_id),
+                "word": answer.outcome,
+                "sending": sending_after(answer, order.doubts),
+                "stp_id": answer.stp_id,
+                "error_id": answer.error_id,
+                "detail": answer.detail or None,
+                "error_text": answer.error_text or None,
+                "moment": moment,
+            },
+        )
+        return _present(recorded, order.payment_id)
+
+    async def confirm_rejection(self, order: StoredOrder) -> StoredOrder:
+        """A refusal was verified: STP does not have the order. Nothing changes if it turned out to have it."""
+        confirmed = await self._order(
+            statements.CONFIRM_REJECTION, {"payment_id": order.payment_id, "sends": order.sends}
+        )
+        return confirmed or _present(await self.find(order.payment_id), order.payment_id)
+
+    async def observe_inquiry(self, order: StoredOrder, found: FoundOrder, moment: datetime, *, told: bool) -> Observed:
+        """Keep what an inquiry showed. `told`: the process learns it from us now and needs no message."""
+        given = {
+            "payment_id": order.payment_id,
+            "source": "inquiry",
+            "digest": digest(found.word, found.stp_id, found.cause.code, found.cause.text),
+            "word": found.word,
+            "state": found.state,
+            "stp_id": found.stp_id,
+            "cause": found.cause.code,
+            "detail": found.cause.text or None,
+            "happened_at": found.settled_at,
+            "callback_id": None,
+            "before": _before(found.state),
+            "moment": moment,
+            "told": told,
+        }
+        row = await self._row(statements.OBSERVE, given)
+        if row is None:
+            raise LookupError(f"the order of payment {order.payment_id} has gone")
+        return await self._observed(row, given)
+
+    async def keep_callback(self, body: bytes, kind: str = ORDER_STATUS) -> Kept:
+        """Commit a callback's raw body before anything is read from it."""
+        row = await self._row(
+            statements.KEEP, {"kind": kind, "body": body, "body_sha256": hashlib.sha256(body).digest()}
+        )
+        if row is None:
+            raise LookupError("the inbox returned no row")
+        return Kept(row["id"], CallbackResult(row["result"]) if row["result"] else None)
+
+    async def observe_callback(self, callback_id: int, notice: StatusNotice, moment: datetime) -> Observed | None:
+        """Match a callback with its order and apply it. Nothing when no order of ours matches."""
+        given = {
+            "key": notice.key,
+            "folio": notice.folio,
+            "company": notice.company,
+            "source": "callback",
+            "digest": digest(notice.word, notice.stp_id, notice.cause.code, notice.cause.text),
+            "word": notice.word,
+            "state": notice.state,
+            "stp_id": notice.stp_id,
+            "cause": notice.cause.code,
+            "detail": notice.cause.text or None,
+            "happened_at": notice.settled_at,
+            "callback_id": callback_id,
+            "before": _before(notice.state),
+            "moment": moment,
+            "told": False,
+        }
+        row = await self._row(statements.OBSERVE_CALLBACK, given)
+        return None if row is None else await self._observed(row, given)
+
+    async def close_callback(self, callback_id: int, result: CallbackResult, moment: datetime) -> None:
+        """Write down what became of a callback."""
+        await self._row(statements.CLOSE, {"callback_id": callback_id, "result": result, "moment": moment}, rows=False)
+
+    async def unhandled_callbacks(self, before: datetime, limit: int = 100) -> Sequence[Unhandled]:
+        """Callbacks that were stored before this moment and whose handling broke off."""
+        rows = await self._rows(statements.UNHANDLED, {"kind": ORDER_STATUS, "before": before, "limit": limit})
+        return [Unhandled(row["id"], bytes(row["body"])) for row in rows]
+
+    async def untold(self, before: datetime, limit: int = 100) -> Sequence[StoredOrder]:
+        """Orders whose final state the engine has not been told, oldest first."""
+        return [_stored(row) for row in await self._rows(statements.UNTOLD, {"before": before, "limit": limit})]
+
+    async def told(self, order: StoredOrder) -> None:
+        """The engine has been told this order's present state."""
+        await self._row(statements.TOLD, {"payment_id": order.payment_id, "observation": order.observation}, rows=False)
+
+    async def _observed(self, row: dict[str, Any], given: dict[str, Any]) -> Observed:
+        """What the observation did. The row is from before it, and perhaps from before a neighbour's."""
+        heard: OrderState | None = given["state"]
+        before = _stored(row)
+        if row["moved"]:
+            order = _moved(before, OrderState(given["state"]), given)
+        elif before.sending in {Sending.ACCEPTED, Sending.REJECTED}:
+            fresh = heard is not None and before.state.can_become(heard)
+            order = before = _present(await self.find(before.payment_id), before.payment_id) if fresh else before
+        else:
+            adopted = await self._order(statements.ADOPT, {"payment_id": before.payment_id, "stp_id": given["stp_id"]})
+            order = adopted or _present(await self.find(before.payment_id), before.payment_id)
+        contradicted = heard is not None and before.state.contradicts(heard)
+        refused_yet_there = before.sending is Sending.REJECTED and heard is not OrderState.CANCELLED
+        return Observed(
+            order=order,
+            moved=row["moved"],
+            conflict=contradicted or refused_yet_there,
+            other_id=None not in {before.stp_id, given["stp_id"]} and before.stp_id != given["stp_id"],
+        )
+
+    async def _order(self, statement: TextClause, given: dict[str, Any]) -> StoredOrder | None:
+        row = await self._row(statement, given)
+        return None if row is None else _stored(row)
+
+    async def _row(self, statement: TextClause, given: dict[str, Any], *, rows: bool = True) -> dict[str, Any] | None:
+        found = await self._rows(statement, given, rows=rows)
+        return found[0] if found else None
+
+    async def _rows(
+        self, statement: TextClause, given: dict[str, Any], *, rows: bool = True
+    ) -> Sequence[dict[str, Any]]:
+        with database_errors():
+            async with self._engine.connect() as connection:
+                done = await connection.execute(statement, given)
+                return [dict(row) for row in done.mappings()] if rows else ()
+
+
+def _before(state: OrderState | None) -> list[str]:
+    return [] if state is None else list(OrderState.before(state))
+
+
+def _stored(row: dict[str, Any]) -> StoredOrder:
+    return StoredOrder(
+        payment_id=row["payment_id"],
+        tenant_id=row["tenant_id"],
+        company=row["company"],
+        tracking_key=row["tracking_key"],
+        amount=row["amount"],
+        payee_account=row["payee_account"],
+        body=row["body"],
+        operation_date=row["operation_date"],
+        sending=Sending(row["sending"]),
+        sends=row["sends"],
+        doubts=row["doubts"],
+        claimed_at=row["claimed_at"],
+        stp_id=row["stp_id"],
+        error_id=row["error_id"],
+        error_detail=row["error_detail"],
+        state=OrderState(row["state"]),
+        cause=row["cause"],
+        observation=row["observation"],
+    )
+
+
+def _moved(before: StoredOrder, state: OrderState, given: dict[str, Any]) -> StoredOrder:
+    """The order as the statement that moved it left it."""
+    return replace(
+        before,
+        state=state,
+        cause=given["cause"],
+        observation=given["digest"],
+        stp_id=before.stp_id if before.stp_id is not None else given["stp_id"],
+        sending=before.sending if before.sending is Sending.REJECTED else Sending.ACCEPTED,
+    )
+
+
+def _present(order: StoredOrder | None, payment_id: PaymentId) -> StoredOrder:
+    if order is None:
+        raise LookupError(f"payment {payment_id} has no order")
+    return order
