@@ -552,19 +552,19 @@ def _stop_signal() -> Iterator[asyncio.Event]:
 
 
 async def serve(
-    app: ASGIApp, host: str, port: int, stop: asyncio.Event | None = None, *, listening: socket.socket | None = None
+    app: ASGIApp, host: str, port: int, *, signals: bool = True, listening: socket.socket | None = None
 ) -> None:
-    """Serve until `stop` is set (or we are cancelled), let running requests finish for 20 s at most, and return.
+    """Serve until SIGTERM, Ctrl-C or being cancelled; let running requests finish for 20 s at most, and return.
 
-    Without `stop` it is SIGTERM or Ctrl-C that ends it. Raises `OSError` at once when the address is taken; `listening`
-    is a socket that is bound already, for whoever needs to know the port beforehand. Run it on uvloop.
+    `signals=False` leaves the signals to the process around it. Raises `OSError` at once when the address is taken;
+    `listening` is a socket that is bound already, for whoever needs to know the port beforehand. Run it on uvloop.
     """
     listening = listening or socket.create_server((host, port), family=_family(host), backlog=2048)
-    if stop is None:
-        with _stop_signal() as signalled:
-            await _serve(app, listening, signalled)
+    if signals:
+        with _stop_signal() as stop:
+            await _serve(app, listening, stop)
     else:
-        await _serve(app, listening, stop)
+        await _serve(app, listening, asyncio.Event())
 
 
 def _family(host: str) -> socket.AddressFamily:
