@@ -60,22 +60,22 @@ class Display:
 
     def note(self, sentence: str) -> None:
         """Show one sentence."""
-        self._console.print(sentence)
+        self._console.print(sentence, soft_wrap=True)
 
     def step(self, step: Step) -> None:
         """Show something the launcher did."""
         colour = {"healthy": "green", "done": "green", "failed": "red"}.get(step.phase, "dim")
         took = f"  {step.seconds:.1f} s" if step.seconds else ""
         detail = f"  {step.detail}" if step.detail else ""
-        self._console.print(f"[{colour}]{step.phase:9}[/] {step.name}{took}{detail}")
+        self._console.print(f"[{colour}]{step.phase:9}[/] {step.name}{took}{detail}", soft_wrap=True)
 
     def failure(self, error: StackError) -> None:
         """Show why the stack did not come up, with the end of the failing part's log."""
         if isinstance(error, PartFailed) and error.last_lines:
-            self._console.print(f"the last lines of {error.log_file or error.part}:", style="dim")
+            self._console.print(f"the last lines of {error.log_file or error.part}:", style="dim", soft_wrap=True)
             for line in error.last_lines:
-                self._console.print(f"  {line}", style="dim", markup=False)
-        self._console.print(f"[red]{error.problem}[/] {error.remedy}")
+                self._console.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
+        self._console.print(f"[red]{error.problem}[/] {error.remedy}", soft_wrap=True)
 
     def _task(self, name: str, total_bytes: int) -> TaskID:
         with self._lock:

@@ -63,6 +63,17 @@ _LOG4J2 = """\
 """
 
 
+# Elasticsearch reads its logging only from a file of this kind.
+_LOG4J2_PROPERTIES = """\
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d{ISO8601} %-5p %c{1.} %m%consoleException%n
+rootLogger.level = info
+rootLogger.appenderRef.console.ref = console
+"""
+
+
 @dataclass(frozen=True)
 class ServerSite:
     """Where servers run: their programs, their data, their user, and the decided ports and secrets."""
@@ -386,7 +397,7 @@ def elasticsearch(site: ServerSite) -> Part:
         home = site.own_folder("elasticsearch")
         data, temporary = site.own_folder("elasticsearch", "data"), site.own_folder("elasticsearch", "tmp")
         configuration = site.own_folder("elasticsearch", "config")
-        site.write(configuration / "log4j2.xml", _LOG4J2)
+        site.write(configuration / "log4j2.properties", _LOG4J2_PROPERTIES)
         settings = {
             "path.home": str(program),
             "path.data": str(data),
