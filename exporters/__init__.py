@@ -1,0 +1,1 @@
+"""What leaves the engine: the audit and operations streams into Elasticsearch. Nothing is here yet."""

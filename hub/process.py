@@ -63,11 +63,14 @@ async def work(connector: Connector, host: str, port: int) -> None:
 async def provide(name: str, open_service: OpenService, host: str, port: int) -> None:
     """Serve one HTTP service until told to stop."""
     stop = stop_signal()
-    async with open_engine(read(EngineSettings)) as engine, open_service(engine) as service:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(_until(stop, lambda: serve(service.app, host, port, signals=False)))
-            for loop in service.loops:
-                group.create_task(_until(stop, loop))
+    async with (
+        open_engine(read(EngineSettings)) as engine,
+        open_service(engine) as service,
+        asyncio.TaskGroup() as group,
+    ):
+        group.create_task(_until(stop, lambda: serve(service.app, host, port, signals=False)))
+        for loop in service.loops:
+            group.create_task(_until(stop, loop))
     log.info("service stopped", service=name)
 
 

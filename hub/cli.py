@@ -1,0 +1,310 @@
+"""`payhub`: the composition root, the one module that knows everybody.
+
+Exit code 0 means success and nothing else. With `--json` a command prints one JSON object on standard output, errors
+too. Commands that talk to a running hub take what they need from `PAYHUB_*` settings, else from the data folder of
+`payhub up`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from hub.settings import DatabaseSettings, EngineSettings, SettingsError, read
+
+# Each command imports what it needs where it runs: a worker must not carry the memory of everything else.
+# ruff: noqa: PLC0415
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="A payment hub: payment flows drawn in BPMN, run by Zeebe, carried out by workers.",
+)
+bpmn_app = typer.Typer(no_args_is_help=True, help="The drawings.")
+stp_app = typer.Typer(no_args_is_help=True, help="The STP rail.")
+ledger_app = typer.Typer(no_args_is_help=True, help="The book.")
+payment_app = typer.Typer(no_args_is_help=True, help="What an operator can tell a payment.")
+for name, group in {"bpmn": bpmn_app, "stp": stp_app, "ledger": ledger_app, "payment": payment_app}.items():
+    app.add_typer(group, name=name)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data-dir", help="The data folder of `payhub up` [env PAYHUB_DATA_DIR; default: .payhub]."),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on.")]
+
+
+def _say(answer: Mapping[str, Any], text: str, *, as_json: bool) -> None:
+    print(json.dumps(answer) if as_json else text)
+
+
+def _fail(problem: str, *, as_json: bool, **more: Any) -> NoReturn:
+    if as_json:
+        print(json.dumps({"error": problem, **more}))
+    else:
+        print(f"payhub: {problem}", file=sys.stderr)
+    raise typer.Exit(1)
+
+
+@contextmanager
+def _explained(*kinds: type[Exception], as_json: bool = False) -> Iterator[None]:
+    """Turn the errors that a person can mend into one sentence and exit code 1."""
+    try:
+        yield
+    except (SettingsError, *kinds) as error:
+        _fail(str(error), as_json=as_json)
+
+
+def use_stack(data_dir: Path | None) -> None:
+    """Let this process find the stack of a data folder; what the environment already says wins."""
+    from hub.stack.state import default_data_folder, load_state
+
+    state = load_state(data_dir or default_data_folder())
+    if state is not None:
+        for variable, value in state.variables().items():
+            os.environ.setdefault(variable, value)
+
+
+def _databases() -> tuple[str, str]:
+    from ledger.settings import LedgerSettings
+
+    return read(DatabaseSettings).url, read(LedgerSettings).database_url
+
+
+def _stack_commands() -> None:
+    from hub.stack.commands import add_stack_commands
+    from hub.stack.state import default_data_folder
+
+    def local_hub(data_folder: Path | None = None) -> Any:
+        from hub.local import LocalHub
+
+        return LocalHub(data_folder or default_data_folder())
+
+    add_stack_commands(app, local_hub)
+
+
+@app.command()
+def work(
+    connector: Annotated[str, typer.Argument(help="channel, ams or stp")],
+    *,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the health page and the metrics; 0: any free one.")] = 0,
+) -> None:
+    """Do the jobs of one connector until told to stop."""
+    from connectors.registry import by_name
+    from hub import process
+
+    with _explained(KeyError):
+        found = by_name(connector)
+        process.run(f"work-{connector}", process.work(found, host, port))
+
+
+@app.command()
+def serve(
+    service: Annotated[str, typer.Argument(help="channel, stp-callbacks, ledger or stp-simulator")],
+    *,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to serve on; 0: any free one.")] = 0,
+) -> None:
+    """Serve one HTTP service until told to stop."""
+    from connectors.registry import ALL
+    from hub import process
+    from ledger.service import open_ledger_service
+
+    services = {name: opened for connector in ALL for name, opened in connector.services.items()}
+    services["ledger"] = open_ledger_service
+    if service not in services:
+        _fail(f"there is no service {service!r}; there are {', '.join(sorted(services))}", as_json=False)
+    with _explained():
+        process.run(f"serve-{service}", process.provide(service, services[service], host, port))
+
+
+@app.command()
+def deploy(*, data_dir: DataFolder = None, as_json: AsJson = False) -> None:
+    """Bring the tables to their newest form and give the drawings to the engine, unless a job has no worker."""
+    from hub.errors import Unavailable
+    from hub.local import NotServed, migrate_all
+    from hub.local import deploy as give
+
+    use_stack(data_dir)
+    with _explained(NotServed, Unavailable, as_json=as_json):
+        migrate_all(*_databases())
+        deployed = asyncio.run(give(read(EngineSettings)))
+    names = [f"{one.id} v{one.version}" for one in deployed.all]
+    _say({"deployed": names}, "Deployed " + ", ".join(names) + ".", as_json=as_json)
+
+
+@bpmn_app.command("check")
+def bpmn_check(*, as_json: AsJson = False) -> None:
+    """Compare what is drawn with what is coded, both ways."""
+    import bpmn
+    from hub.local import differences
+
+    found = [str(finding) for finding in differences()]
+    if found:
+        _fail("\n".join(found), as_json=as_json, findings=found)
+    drawings = sorted(bpmn.resources())
+    _say({"findings": [], "drawings": drawings}, f"{', '.join(drawings)}: drawn as coded.", as_json=as_json)
+
+
+@app.command()
+def seed(
+    file: Annotated[Path, typer.Argument(help="JSON as described in docs/seed.md")],
+    *,
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Load tenants, fees, accounts and allow-lists. Repeating it changes nothing."""
+    from hub.errors import Unavailable
+    from hub.seed import SeedError
+    from hub.seed import seed as load
+
+    use_stack(data_dir)
+    with _explained(SeedError, Unavailable, as_json=as_json):
+        loaded = asyncio.run(load(file, *_databases()))
+    answer = {"tenants": loaded.tenants, "accounts": loaded.accounts}
+    _say(answer, f"{loaded.tenants} tenants with {loaded.accounts} accounts are in place.", as_json=as_json)
+
+
+@app.command()
+def token(
+    *,
+    role: Annotated[list[str], typer.Option(help="channel, viewer, operator, ...; may be repeated")],
+    tenant: Annotated[str, typer.Option(help="The tenant the caller acts for.")],
+    subject: Annotated[str, typer.Option(help="Who the caller is.")] = "local",
+    minutes: Annotated[int, typer.Option(min=1, max=1440, help="How long it is valid.")] = 60,
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print a token of the local issuer, which the local hub believes."""
+    from hub.stack.state import default_data_folder, load_state
+    from hub.tokens import LocalIssuer
+
+    folder = data_dir or default_data_folder()
+    if load_state(folder) is None:
+        _fail(f"there is no stack in {folder}; start one with `payhub up`, or name it with --data-dir", as_json=as_json)
+    with _explained(PermissionError, TypeError, as_json=as_json):
+        minted = LocalIssuer.open(folder / "issuer").mint(role, tenant, subject, timedelta(minutes=minutes))
+    _say({"token": minted, "expires_in": minutes * 60}, minted, as_json=as_json)
+
+
+@payment_app.command("decide")
+def payment_decide(
+    payment_id: Annotated[str, typer.Argument(help="The transactionId.")],
+    *,
+    outcome: Annotated[str, typer.Option(help="SETTLED, REJECTED, RETURNED or CANCELLED")],
+    note: Annotated[str, typer.Option(help="Why, for those who read it later.")],
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Settle a payment that waits for an operator because nobody else can tell its outcome."""
+    from pydantic import ValidationError
+
+    from hub.errors import Unavailable
+    from hub.operator import OutcomeDecided
+    from hub.zeebe.client import open_engine
+
+    use_stack(data_dir)
+    try:
+        decided = OutcomeDecided.model_validate({"payment_id": payment_id, "outcome": outcome, "reason_detail": note})
+    except ValidationError:
+        _fail("--outcome must be one of SETTLED, REJECTED, RETURNED, CANCELLED", as_json=as_json)
+
+    async def publish() -> str:
+        async with open_engine(read(EngineSettings)) as engine:
+            return await engine.publish(decided)
+
+    with _explained(Unavailable, as_json=as_json):
+        published = asyncio.run(publish())
+    _say({"payment_id": payment_id, "published": published}, f"The engine knows ({published}).", as_json=as_json)
+
+
+@stp_app.command("sign")
+def stp_sign(
+    file: Annotated[Path, typer.Argument(help="An order as JSON, with STP's own field names.")],
+    *,
+    key: Annotated[Path | None, typer.Option(help="PEM of the private key [env PAYHUB_STP_PRIVATE_KEY_FILE].")] = None,
+    as_json: AsJson = True,  # noqa: ARG001 -- always JSON; the flag is taken so that every command takes it
+) -> None:
+    """Print the joined string and the signature of an order, as JSON."""
+    from connectors.stp.seal import OrderFileError, sign_file
+    from connectors.stp.signature import BadKey
+
+    chosen = key or os.environ.get("PAYHUB_STP_PRIVATE_KEY_FILE")
+    if not chosen:
+        _fail("name the key with --key or PAYHUB_STP_PRIVATE_KEY_FILE", as_json=False)
+    with _explained(OrderFileError, BadKey):
+        signed = sign_file(file, Path(chosen), os.environ.get("PAYHUB_STP_PRIVATE_KEY_PASSPHRASE"))
+    print(json.dumps(signed, ensure_ascii=False))
+
+
+@ledger_app.command("verify")
+def ledger_verify(*, data_dir: DataFolder = None, as_json: AsJson = False) -> None:
+    """Recompute the book from its postings; name the first row that does not agree."""
+    from hub.errors import Unavailable
+    from ledger.verify import verify
+
+    use_stack(data_dir)
+    with _explained(Unavailable, as_json=as_json):
+        report = asyncio.run(verify(_databases()[1]))
+    if not report.sound:
+        _fail(str(report), as_json=as_json, report=report.as_json())
+    _say(report.as_json(), str(report), as_json=as_json)
+
+
+@app.command()
+def demo(
+    *,
+    file: Annotated[Path, typer.Option(help="The payments to send.")] = Path("examples/payments.csv"),
+    seed_file: Annotated[Path, typer.Option("--seed", help="The tenants and accounts.")] = Path("examples/seed.json"),
+    leave: Annotated[bool, typer.Option("--exit", help="Leave when the payments are done.")] = False,
+    data_dir: DataFolder = None,
+    free_ports: Annotated[bool, typer.Option("--free-ports", help="Replace every port that is taken.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Start the hub, send the payments of a file through it and watch each one to its end."""
+    from hub.demo import DemoFailed, run_demo
+    from hub.stack.errors import StackError
+    from hub.stack.state import default_data_folder
+
+    folder = data_dir or default_data_folder()
+    with _explained(DemoFailed, StackError, as_json=as_json):
+        run_demo(file, seed_file, folder, leave=leave, free_ports=free_ports, as_json=as_json)
+
+
+@app.command()
+def bench(
+    what: Annotated[
+        list[str] | None, typer.Argument(help="b1 accept, b2 end to end, b3 workers, b4 latency, b5 ledger")
+    ] = None,
+    *,
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed as ratios, ours against the limit on this machine in the same run."""
+    from benchmarks.run import run_benchmarks
+
+    raise typer.Exit(run_benchmarks(what or ["b2", "b4"], data_dir, as_json=as_json))
+
+
+_stack_commands()
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""The real servers of one test run, on free ports and in a folder of its own.
+
+They end when the run ends, however it ends. `PAYHUB_TEST_ZEEBE_ADDRESS` and `PAYHUB_TEST_DATABASE_URL` (whose user may
+create databases) take servers that already run, which makes a single test quick to repeat.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from sqlalchemy.engine import make_url
+
+from hub.stack.state import load_state
+
+SETTINGS_PREFIX = "PAYHUB_"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    """Settings of whoever runs the tests must not reach them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(SETTINGS_PREFIX) and not name.startswith(("PAYHUB_TEST_", "PAYHUB_STACK_")):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def server_folder(tmp_path_factory: pytest.TempPathFactory, _no_settings_from_outside: None) -> Iterator[Path]:
+    """The data folder of a stack with Zeebe and PostgreSQL, without any process of the hub."""
+    folder = tmp_path_factory.mktemp("servers")
+    command = [sys.executable, "-m", "hub.stack"]
+    choices = ["--detach", "--free-ports", "--profile", "barebone", "--bound-to", str(os.getpid())]
+    started = subprocess.run(
+        [*command, "up", *choices, "--data-dir", str(folder)],
+        check=False,
+        text=True,
+        capture_output=True,
+    )
+    assert started.returncode == 0, started.stderr
+    yield folder
+    subprocess.run([*command, "down", "--data-dir", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def zeebe_address(request: pytest.FixtureRequest) -> str:
+    """`host:port` of a Zeebe gateway whose jobs no worker of ours takes but the test's own."""
+    given = os.environ.get("PAYHUB_TEST_ZEEBE_ADDRESS")
+    if given:
+        return given
+    state = load_state(request.getfixturevalue("server_folder"))
+    assert state is not None
+    return state.address("zeebe")
+
+
+@pytest.fixture(scope="session")
+def database_server(request: pytest.FixtureRequest) -> str:
+    """A PostgreSQL as somebody who may create databases, SQLAlchemy form."""
+    given = os.environ.get("PAYHUB_TEST_DATABASE_URL")
+    if given:
+        return given
+    state = load_state(request.getfixturevalue("server_folder"))
+    assert state is not None
+    assert state.superuser_url is not None
+    return state.superuser_url
+
+
+def create_database(server: str) -> str:
+    """A new, empty database on this server; returns its URL."""
+    url, name = make_url(server), f"test_{uuid.uuid4().hex[:12]}"
+    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    return url.set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(scope="session")
+def database_url(database_server: str) -> str:
+    """A database that is empty when the run begins."""
+    return create_database(database_server)
