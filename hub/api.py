@@ -25,7 +25,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Protocol
+from typing import Annotated, Any, Final, Protocol, TypeVar
 
 import structlog
 import uvicorn
@@ -33,6 +33,7 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -156,10 +157,29 @@ def not_valid(errors: Sequence[Mapping[str, str]]) -> Problem:
     )
 
 
-def malformed_json(position: int | None = None) -> Problem:
+def malformed_json(why: str = "") -> Problem:
     """The 400 for a body that is no JSON."""
-    where = "" if position is None else f" at character {position}"
-    return Problem(400, "malformed-json", f"The body is not JSON{where}.")
+    return Problem(400, "malformed-json", f"The body is not JSON{': ' if why else ''}{why}.")
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+async def read_json(request: Request, model: type[M]) -> M:
+    """The body of a request as `model`, in one pass: for routes that answer often or check who calls before they read.
+
+    Raises the 400, 415 or 422 that says what is wrong and where.
+    """
+    media_type = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json" and not media_type.endswith("+json"):
+        raise Problem(415, "unsupported-media-type", "Send the body as application/json.")
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        if found[0]["type"] == "json_invalid":
+            raise malformed_json(str(found[0]["ctx"]["error"])) from None
+        raise not_valid(faults(found)) from None
 
 
 async def _on_problem(_: Request, error: Problem) -> Response:
@@ -169,8 +189,7 @@ async def _on_problem(_: Request, error: Problem) -> Response:
 async def _on_validation(_: Request, error: RequestValidationError) -> Response:
     found = error.errors()
     if found and found[0]["type"] == "json_invalid":
-        position = found[0]["loc"][-1]
-        return malformed_json(position if isinstance(position, int) else None).response()
+        return malformed_json(str(found[0].get("ctx", {}).get("error", ""))).response()
     return not_valid(
         [_fault(one["type"], one["msg"], str(one["loc"][0]), tuple(one["loc"][1:])) for one in found]
     ).response()
