@@ -21,7 +21,7 @@ from connectors.stp.settings import StpCallbackSettings
 from hub.api import Problem, build_app
 from hub.telemetry import logger
 
-SECRET_HEADER: Final = "X-STP-Secret"
+SECRET_HEADER: Final = "X-STP-Secret"  # noqa: S105 (the name, not the secret)
 RECEIVED: Final = b'{"mensaje":"recibido"}'
 
 _refused = Counter("payhub_stp_callbacks_refused", "Callbacks without the right secret.")

@@ -1,9 +1,9 @@
-"""What a status callback does, from the inbox to the engine. Used where it arrives and by the sweep that finishes the rest.
+"""What a status callback does, from the inbox to the engine; used where it arrives, and by the sweep afterwards.
 
     store the raw body → read it → match its order and move its state → tell the engine
 
-The first step is committed before the second, the third before the fourth; whatever breaks off in between is found in the
-inbox, or as an order that the engine was not told of, and finished later. A repeat changes nothing at any step.
+The first step is committed before the second, the third before the fourth; whatever breaks off in between is found in
+the inbox, or as an order that the engine was not told of, and finished later. A repeat changes nothing at any step.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from connectors.stp.dispatch import Clock, alert, now, report
 from connectors.stp.model import OrderStatusChanged, digest
-from connectors.stp.orders import CallbackResult, OrderStore, StoredOrder
+from connectors.stp.orders import CallbackResult, OrderStore, StoredOrder, Unhandled
 from connectors.stp.wire import MalformedCallback, outcome_of, read_status
 from hub.errors import Unavailable
 from hub.failpoint import failpoint
@@ -58,7 +58,7 @@ class Callbacks:
         Raises `Unavailable` when the callback could not be stored; once it is stored nothing raises.
         """
         failpoint("stp.order-status.before-store")
-        kept = await self._orders.keep_callback(body)
+        kept = await self._orders.keep_callback(body, self._clock())
         failpoint("stp.order-status.after-store")
         if kept.result is not None:
             _callbacks.labels("repeat").inc()
@@ -66,8 +66,7 @@ class Callbacks:
         try:
             async with asyncio.timeout(publish_within):
                 return await self.handle(kept.id, body)
-        except (Unavailable, TimeoutError) as error:
-            # It is in the inbox; the sweep goes on from there.
+        except Exception as error:  # noqa: BLE001 (whatever it is, the callback is in the inbox and must be answered)
             log.warning("callback.left-to-sweep", callback_id=kept.id, cause=type(error).__name__)
             return CallbackResult.UNCHANGED
 
@@ -113,11 +112,20 @@ class Callbacks:
         """Finish what broke off: callbacks that were stored and not handled, states that the engine was not told."""
         before = self._clock() - LEFT_ALONE
         for callback in await self._orders.unhandled_callbacks(before):
-            await self.handle(callback.id, callback.body)
+            await self._finish(callback)
         untold = await self._orders.untold(before)
         _untold.set(len(untold))
         for order in untold:
             await self.tell(order)
+
+    async def _finish(self, callback: Unhandled) -> None:
+        try:
+            await self.handle(callback.id, callback.body)
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001 (one callback that we cannot handle must not hold up the rest)
+            alert("callback-not-handled", callback_id=callback.id, cause=type(error).__name__)
+            await self._orders.close_callback(callback.id, CallbackResult.FAILED, self._clock())
 
     async def sweep_for_ever(self, pause: float) -> None:
         """The loop that runs beside the jobs, every `pause` seconds, longer while something is away."""

@@ -93,7 +93,7 @@ class Book:
             path.parent.mkdir(parents=True, exist_ok=True)
         self._sql = sqlite3.connect(path, isolation_level=None, cached_statements=64)
         self._sql.row_factory = sqlite3.Row
-        # The book outlives a killed process, which is what the simulator promises; a power cut may lose its last moment.
+        # The book outlives a killed process, as the simulator promises; a power cut may lose its last moment.
         self._sql.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA foreign_keys = ON;")
         self._sql.executescript(_SCHEMA)
 

@@ -90,6 +90,8 @@ class CallbackResult(StrEnum):
     UNKNOWN_ORDER = "unknown-order"
     UNKNOWN_STATUS = "unknown-status"
     MALFORMED = "malformed"
+    FAILED = "failed"
+    """A defect of ours; the body is kept."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +244,10 @@ class OrderStore:
             raise LookupError(f"the order of payment {order.payment_id} has gone")
         return await self._observed(row, given)
 
-    async def keep_callback(self, body: bytes, kind: str = ORDER_STATUS) -> Kept:
+    async def keep_callback(self, body: bytes, moment: datetime, kind: str = ORDER_STATUS) -> Kept:
         """Commit a callback's raw body before anything is read from it."""
-        row = await self._row(
-            statements.KEEP, {"kind": kind, "body": body, "body_sha256": hashlib.sha256(body).digest()}
-        )
+        given = {"kind": kind, "body": body, "body_sha256": hashlib.sha256(body).digest(), "moment": moment}
+        row = await self._row(statements.KEEP, given)
         if row is None:
             raise LookupError("the inbox returned no row")
         return Kept(row["id"], CallbackResult(row["result"]) if row["result"] else None)

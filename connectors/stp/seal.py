@@ -1,7 +1,7 @@
 """`payhub stp sign FILE`: what would be signed for an order that a person wrote down, and the signature.
 
-The file is the JSON of an order with STP's own field names. It is signed exactly as it stands: nothing is cleaned, cut or
-filled in, because the value signed must be the value sent.
+The file is the JSON of an order with STP's own field names. It is signed exactly as it stands: nothing is cleaned, cut
+or filled in, because the value signed must be the value sent.
 """
 
 from __future__ import annotations

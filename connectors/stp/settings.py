@@ -5,10 +5,8 @@ The process that signs has the key; the one that listens to callbacks has the sh
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
-from types import MappingProxyType
 from typing import Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
@@ -55,7 +53,7 @@ class StpSettings(Settings):
     longitude: str | None = Field(default=None, max_length=30)
     """`longitud`, unsigned."""
 
-    institutions: Mapping[str, int] = MappingProxyType({})
+    institutions: dict[str, int] = Field(default_factory=dict)
     """Corrections of the catalogue: first three digits of a CLABE → institution code."""
 
     demo_counterpart: bool = False
@@ -64,7 +62,7 @@ class StpSettings(Settings):
     denied_institutions: frozenset[int] = NOT_SERVED
     """Institutions to which nothing is sent."""
 
-    card_institutions: Mapping[str, int] = MappingProxyType({})
+    card_institutions: dict[str, int] = Field(default_factory=dict)
     """First digits of a card → institution code. A card whose digits are not listed is refused."""
 
     mobile_institution: int | None = None
@@ -127,7 +125,7 @@ class StpSettings(Settings):
         """The catalogue with this installation's corrections."""
         demo = dict([DEMO_COUNTERPART]) if self.demo_counterpart else {}
         return Institutions(
-            by_prefix=catalogue() | demo | dict(self.institutions),
+            by_prefix=catalogue() | demo | self.institutions,
             by_card=self.card_institutions,
             mobile=self.mobile_institution,
             denied=self.denied_institutions,

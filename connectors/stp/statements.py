@@ -145,8 +145,9 @@ OBSERVE_CALLBACK: Final = _observe(
 )
 KEEP: Final = text(
     """
-    INSERT INTO stp.callback (kind, body, body_sha256) VALUES (:kind, :body, :body_sha256)
-    ON CONFLICT (kind, body_sha256) DO UPDATE SET times = callback.times + 1, last_received_at = now()
+    INSERT INTO stp.callback (kind, body, body_sha256, received_at, last_received_at)
+    VALUES (:kind, :body, :body_sha256, :moment, :moment)
+    ON CONFLICT (kind, body_sha256) DO UPDATE SET times = callback.times + 1, last_received_at = :moment
     RETURNING id, result
     """
 )

@@ -1,0 +1,292 @@
+"""A whole STP rail for each test: worker, callbacks and pretend STP over real HTTP, PostgreSQL, and a clock to move."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from connectors.stp.api import build_callbacks_app
+from connectors.stp.callbacks import Callbacks
+from connectors.stp.client import StpHttp, open_stp
+from connectors.stp.connector import profiles
+from connectors.stp.dispatch import Dispatch, Rules
+from connectors.stp.fake import Simulator, build_simulator_app
+from connectors.stp.model import InquireOrder, OrderStatusChanged, SendOrder
+from connectors.stp.orders import OrderStore, StoredOrder
+from connectors.stp.settings import StpCallbackSettings, StpSettings, StpSimulatorSettings
+from connectors.stp.signature import generate_key_pair
+from connectors.stp.tracking import TrackingKey, tracking_key
+from connectors.stp.worker import StpWorker, Timers
+from hub.api import serve
+from hub.database import open_database
+from hub.errors import Unavailable
+from hub.messages import Message, Published
+from hub.migrations import migrate
+from hub.transfer import IdentifierType, Party, PaymentId, TenantId
+
+COMPANY = "TAMIZI"
+PAYER_ACCOUNT = "646180110400000007"
+PAYEE_ACCOUNT = "072691004495711499"
+SECRET = "a-secret-for-callbacks-in-tests"
+TENANT = TenantId("greenbank")
+WEDNESDAY_TEN = datetime(2026, 11, 18, 16, 0, tzinfo=UTC)
+"""Ten in the morning in Mexico City, on a banking day."""
+
+
+class Clock:
+    """A clock that runs like the real one from a moment that tests choose."""
+
+    def __init__(self, moment: datetime = WEDNESDAY_TEN) -> None:
+        self.set(moment)
+
+    def set(self, moment: datetime) -> None:
+        self._moment, self._since = moment, time.monotonic()
+
+    def advance(self, by: timedelta) -> None:
+        self.set(self() + by)
+
+    def __call__(self) -> datetime:
+        return self._moment + timedelta(seconds=time.monotonic() - self._since)
+
+
+class RecordingEngine:
+    """The engine's side of a message: it counts what is new, as the real one does by message id, and can be away."""
+
+    def __init__(self) -> None:
+        self.published: list[OrderStatusChanged] = []
+        self.times_called = 0
+        self.away = False
+        self.slow_by = 0.0
+        self._ids: set[str] = set()
+
+    async def publish(self, message: Message) -> Published:
+        self.times_called += 1
+        if self.slow_by:
+            await asyncio.sleep(self.slow_by)
+        if self.away:
+            raise Unavailable("engine: away for the test")
+        assert isinstance(message, OrderStatusChanged)
+        if message.message_id in self._ids:
+            return Published.ALREADY_THERE
+        self._ids.add(message.message_id)
+        self.published.append(message)
+        return Published.NEW
+
+    def told(self, payment_id: str) -> list[OrderStatusChanged]:
+        return [message for message in self.published if message.payment_id == payment_id]
+
+
+@dataclass
+class Rail:
+    """All the parts, and the few questions that tests ask."""
+
+    settings: StpSettings
+    database: AsyncEngine
+    orders: OrderStore
+    stp: StpHttp
+    dispatch: Dispatch
+    worker: StpWorker
+    callbacks: Callbacks
+    engine: RecordingEngine
+    simulator: Simulator
+    clock: Clock
+    http: httpx.AsyncClient
+    callback_url: str
+    simulator_url: str
+    alerts: list[dict[str, Any]] = field(default_factory=list)
+
+    def job(self, amount: int = 125_000, **changes: Any) -> SendOrder:
+        given: dict[str, Any] = {
+            "payment_id": PaymentId(str(uuid.uuid4())),
+            "tenant_id": TENANT,
+            "amount": amount,
+            "currency": "MXN",
+            "payer": Party(id_type=IdentifierType.CLABE, identifier="646180110400000010", name="José Ñandú"),
+            "payee": Party(id_type=IdentifierType.CLABE, identifier=PAYEE_ACCOUNT, name="Ricardo Sánchez"),
+            "concept": "Prueba",
+            "reference_number": 5273144,
+        }
+        return SendOrder(**{**given, **changes})
+
+    @staticmethod
+    def ask(job: SendOrder, inquiries: int = 0) -> InquireOrder:
+        return InquireOrder(payment_id=job.payment_id, tenant_id=job.tenant_id, inquiries=inquiries)
+
+    @staticmethod
+    def key(job: SendOrder) -> TrackingKey:
+        return tracking_key(job.payment_id)
+
+    async def order(self, job: SendOrder) -> StoredOrder:
+        found = await self.orders.find(job.payment_id)
+        assert found is not None
+        return found
+
+    def at_stp(self, job: SendOrder) -> list[Any]:
+        """What the pretend STP's book has under this payment's key."""
+        return self.simulator.book.orders(self.key(job))
+
+    def sends(self, job: SendOrder) -> int:
+        return self.simulator.book.attempts_of(self.key(job))
+
+    async def rule(self, job: SendOrder, do: Any, **more: Any) -> None:
+        """Tell the pretend STP over its control API what shall happen to this payment's order."""
+        rule = {"match": {"claveRastreo": self.key(job)}, "do": do, **more}
+        answer = await self.http.post(f"{self.simulator_url}/control/rules", json=rule)
+        assert answer.status_code == 200, answer.text
+
+    async def post_status(self, body: Any, secret: str | None = SECRET) -> httpx.Response:
+        headers = {} if secret is None else {"X-STP-Secret": secret}
+        content = {"content": body} if isinstance(body, bytes) else {"json": body}
+        return await self.http.post(self.callback_url, headers=headers, **content)
+
+    async def rows(self, query: str, **given: Any) -> Sequence[Any]:
+        async with self.database.connect() as connection:
+            return (await connection.execute(text(query), given)).all()
+
+    def advance(self, by: timedelta) -> None:
+        self.clock.advance(by)
+        self.simulator.clock_offset += by.total_seconds()
+
+    def set_clocks(self, moment: datetime) -> None:
+        self.clock.set(moment)
+        self.simulator.clock_offset = moment.timestamp() - time.time()
+
+
+@pytest.fixture(scope="session")
+def key_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return generate_key_pair(tmp_path_factory.mktemp("keys"))
+
+
+@pytest.fixture(scope="session")
+def migrated_url(database_url: str) -> str:
+    migrate("connectors.stp.migrations", database_url)
+    return database_url
+
+
+@asynccontextmanager
+async def served(app: Any) -> AsyncIterator[str]:
+    """The application on a real port; its base URL."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    serving = asyncio.ensure_future(serve(app, "127.0.0.1", 0, listening=listening, signals=False))
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def rules() -> Rules:
+    """Attempts are over at once, so that a test need not wait to send again."""
+    return Rules(resend=True, in_flight_at_most=timedelta(0), rollover_guard=timedelta(minutes=5))
+
+
+@pytest.fixture
+def dialect() -> str:
+    return "C"
+
+
+@pytest.fixture
+async def rail(
+    migrated_url: str, key_files: tuple[Path, Path], tmp_path: Path, clock: Clock, rules: Rules, dialect: str
+) -> AsyncIterator[Rail]:
+    private, public = key_files
+    engine = RecordingEngine()
+    async with open_database(migrated_url) as database, httpx.AsyncClient(timeout=20) as http:
+        orders = OrderStore(database)
+        callbacks = Callbacks(orders, engine, clock)
+        secret = SecretStr(SECRET)
+        async with served(build_callbacks_app(StpCallbackSettings(callback_secret=secret), callbacks)) as callback_base:
+            callback_url = f"{callback_base}/stp/order-status"
+            simulated = StpSimulatorSettings(
+                company=COMPANY,
+                payer_account=PAYER_ACCOUNT,
+                public_key_file=public,
+                book_file=tmp_path / "book.sqlite",
+                callback_url=callback_url,
+                callback_secret=secret,
+                dialect=dialect,
+                repeat_every=0.05,
+            )
+            async with Simulator.open(simulated) as simulator:
+                simulator.clock_offset = clock().timestamp() - time.time()
+                async with served(build_simulator_app(simulator)) as simulator_url:
+                    settings = StpSettings(
+                        base_url=simulator_url,
+                        company=COMPANY,
+                        payer_account=PAYER_ACCOUNT,
+                        private_key_file=private,
+                        connect_timeout=2,
+                        read_timeout=1,
+                        consult_timeout=2,
+                    )
+                    async with open_stp(settings) as stp:
+                        known = profiles(settings)
+                        dispatch = Dispatch(orders, stp, known, rules, clock)
+                        worker = StpWorker(
+                            orders=orders,
+                            dispatch=dispatch,
+                            profiles=known,
+                            institutions=settings.known_institutions(),
+                            timers=Timers(timedelta(seconds=30), timedelta(hours=1)),
+                            clock=clock,
+                        )
+                        yield Rail(
+                            settings, database, orders, stp, dispatch, worker, callbacks, engine, simulator, clock,
+                            http, callback_url, simulator_url,
+                        )  # fmt: skip
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], Any]], Awaitable[None]]:
+    """Wait until something holds; fail after a few seconds."""
+
+    async def wait(holds: Callable[[], Any], seconds: float = 8.0) -> None:
+        deadline = time.monotonic() + seconds
+        while True:
+            found = holds()
+            if asyncio.iscoroutine(found):
+                found = await found
+            if found:
+                return
+            assert time.monotonic() < deadline, "it did not come about in time"
+            await asyncio.sleep(0.02)
+
+    return wait
+
+
+@pytest.fixture
+def alerts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """What people were alerted to while the test ran."""
+    from connectors.stp import dispatch
+
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    class Log:
+        def error(self, _: str, *, kind: str, **facts: Any) -> None:
+            found.append((kind, facts))
+
+        def __getattr__(self, _: str) -> Any:
+            return lambda *_, **__: None
+
+    monkeypatch.setattr(dispatch, "log", Log())
+    yield found
