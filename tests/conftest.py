@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
@@ -72,16 +72,22 @@ def database_server(request: pytest.FixtureRequest) -> str:
     return state.superuser_url
 
 
-def create_database(server: str) -> str:
-    """A new, empty database on this server; returns its URL."""
-    url, name = make_url(server), f"test_{uuid.uuid4().hex[:12]}"
-    plain = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    return url.set(database=name).render_as_string(hide_password=False)
+@pytest.fixture(scope="session")
+def new_database(database_server: str) -> Callable[[], str]:
+    """Makes a new, empty database and returns its URL."""
+    server = make_url(database_server)
+    plain = server.set(drivername="postgresql").render_as_string(hide_password=False)
+
+    def create() -> str:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with psycopg.connect(plain, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        return server.set(database=name).render_as_string(hide_password=False)
+
+    return create
 
 
 @pytest.fixture(scope="session")
-def database_url(database_server: str) -> str:
+def database_url(new_database: Callable[[], str]) -> str:
     """A database that is empty when the run begins."""
-    return create_database(database_server)
+    return new_database()
