@@ -19,6 +19,7 @@ from hub.stack.display import Display
 from hub.stack.doctor import Finding, examine
 from hub.stack.errors import NotRunning, PartFailed, StackError
 from hub.stack.launcher import (
+    Machine,
     Step,
     Wishes,
     clear_away,
@@ -28,11 +29,12 @@ from hub.stack.launcher import (
     programs_needed,
     remembered_profile,
 )
-from hub.stack.packages import ProgramCache, cache_folder, pinned
+from hub.stack.packages import shared_cache
 from hub.stack.plan import Hub
 from hub.stack.ports import parse_assignments
 from hub.stack.privileges import server_user
 from hub.stack.state import Profile, StackState, default_data_folder
+from hub.stack.warm_up import warm_up
 
 DataFolder = Annotated[
     Path | None,
@@ -93,7 +95,7 @@ def add_stack_commands(
         """Check whether this machine can run the stack, and say what to do when it cannot."""
         folder = (data_dir or default_data_folder()).resolve()
         with _failures(Display(), as_json=as_json):
-            found = [*examine(folder, ProgramCache(cache_folder(), pinned()), hub()), *findings()]
+            found = [*examine(folder, shared_cache(), hub()), *findings()]
             _show_findings(found, as_json=as_json)
             if any(finding.verdict == "bad" for finding in found):
                 raise typer.Exit(1)
@@ -104,18 +106,20 @@ def bring_up(
 ) -> None:
     """Provision and start a stack; call `on_ready` once all is healthy.
 
-    Returns when the stack was stopped; with `detach` as soon as it is ready. Raises StackError when it does not come up.
+    Returns when the stack was stopped; with `detach` as soon as it is ready. Raises StackError when it does not come
+    up.
     """
     user = server_user()
-    cache = ProgramCache(cache_folder(), pinned())
+    cache = shared_cache()
     folder = prepare_folder(wishes.data_folder, user)
     if not is_held(folder):
         profile = wishes.profile or remembered_profile(folder)
         with display.session():
             cache.provision(programs_needed(profile), user, display)
+            warm_up(cache, programs_needed(profile), user, display)
 
     def run(report: Callable[[Step], None], ready: Callable[[StackState], None]) -> None:
-        asyncio.run(launch(wishes, hub, cache, user, report, ready))
+        asyncio.run(launch(wishes, hub, Machine(cache, user), report, ready))
 
     if detach:
         on_ready(run_detached(run, folder / "logs" / "launcher.log", display.step))

@@ -1,7 +1,8 @@
 """Talking to a running launcher: a Unix socket in the data folder, one JSON object per line each way.
 
-Requests are `{"command": "status"}`, `{"command": "stop"}`, and `{"command": "stop-part", "part": "postgres"}` with its
-siblings `start-part` and `kill-part`. Answers are `{"ok": true, ...}` or `{"ok": false, "problem": ..., "remedy": ...}`.
+Requests are `{"command": "status"}`, `{"command": "stop"}`, and `{"command": "stop-part", "part": "postgres"}` with
+`start-part` and `kill-part` beside it. Answers are `{"ok": true, ...}` or
+`{"ok": false, "problem": ..., "remedy": ...}`.
 Only the owner of the data folder can open the socket.
 """
 

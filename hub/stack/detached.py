@@ -58,7 +58,7 @@ def _become_launcher(run: Callable[[Report, Ready], None], log_file: Path, pipe:
         except StackError as error:
             traceback.print_exc()
             teller.failed(error)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, whoever follows must hear of it
             traceback.print_exc()
             teller.failed(StackError(f"The launcher failed: {error!r}.", f"Its log is {log_file}."))
     finally:

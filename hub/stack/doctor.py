@@ -49,9 +49,10 @@ def examine(data_folder: Path, cache: ProgramCache, hub: Hub) -> list[Finding]:
 
 def _python() -> Finding:
     found = platform.python_version()
-    if sys.version_info < (3, 11):
-        return Finding(subject="python", verdict="bad", detail=found, remedy="Use Python 3.11 or newer.")
-    return Finding(subject="python", verdict="good", detail=found)
+    if sys.prefix == sys.base_prefix:
+        remedy = "Work in a virtual environment, as 'make demo' does, so that nothing else changes its packages."
+        return Finding(subject="python", verdict="warning", detail=f"{found}, the system's own", remedy=remedy)
+    return Finding(subject="python", verdict="good", detail=f"{found} in {sys.prefix}")
 
 
 def _platform() -> Finding:

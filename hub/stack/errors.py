@@ -36,7 +36,7 @@ class PortInUse(StackError):
     def __init__(self, part: str, port: int, holder: str) -> None:
         super().__init__(
             f"Port {port}, needed by {part}, is in use by {holder}.",
-            f"Stop that process, choose another port with --port {part}=NUMBER, or let payhub choose with --free-ports.",
+            f"Stop that process, choose another with --port {part}=NUMBER, or let payhub choose with --free-ports.",
         )
         self.part = part
         self.port = port

@@ -1,9 +1,9 @@
 """The launcher: brings up the whole stack in order, keeps it up, and leaves no process behind.
 
-Order: servers (each after those it depends on), the hub's services inside the launcher, preparations, processes of the
-hub. Stopping is the reverse. Whatever ends by itself is restarted with a growing pause. When the launcher is killed, the
-kernel ends every process it started, because each asked for that; when the machine is, the next launcher starts from
-what is on disk.
+Order: servers (each after those it depends on), the hub's services inside the launcher, preparations, the hub's
+processes. Stopping is the reverse. Whatever ends by itself is restarted with a growing pause. When the launcher is
+killed, the kernel ends every process it started, because each asked for that; when the machine is, the next launcher
+starts from what is on disk.
 """
 
 from __future__ import annotations
@@ -63,6 +63,15 @@ class Step(BaseModel):
     seconds: float = 0
     detail: str = ""
     last_lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a stack finds on its machine."""
+
+    cache: ProgramCache
+    user: ServerUser | None
+    """Who servers run as; None when that is who we are."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +208,8 @@ def require_room(data_folder: Path, profile: Profile) -> None:
     available = psutil.virtual_memory().available
     if available < _FREE_MEMORY[profile]:
         raise MachineUnfit(
-            f"{available // 2**20} MB of memory are available; profile {profile} needs {_FREE_MEMORY[profile] // 2**20} MB.",
+            f"{available // 2**20} MB of memory are available; "
+            f"profile {profile} needs {_FREE_MEMORY[profile] // 2**20} MB.",
             "Close other programs" + (", or try --profile barebone." if profile is not Profile.BAREBONE else "."),
         )
 
@@ -212,8 +222,7 @@ class Launcher:
         data_folder: Path,
         state: StackState,
         plan: HubPlan,
-        cache: ProgramCache,
-        user: ServerUser | None,
+        machine: Machine,
         report: Callable[[Step], None],
     ) -> None:
         self.data_folder = data_folder
@@ -226,7 +235,8 @@ class Launcher:
         self._by_force = False
         self._services = AsyncExitStack()
         self._existing = {name: probe_for(name, state.address(name)) for name in state.existing}
-        servers = server_parts(ServerSite(cache, self._servers_folder(user), user, state))
+        folder = self._servers_folder(machine.user)
+        servers = server_parts(ServerSite(machine.cache, folder, machine.user, state, data_folder / "logs"))
         self._servers = {part.name: self._supervised(part) for part in servers}
         self._processes = {process.name: self._supervised(self._hub_part(process)) for process in plan.processes}
 
@@ -442,22 +452,21 @@ class Launcher:
 async def launch(
     wishes: Wishes,
     hub: Hub,
-    cache: ProgramCache,
-    user: ServerUser | None,
+    machine: Machine,
     report: Callable[[Step], None],
     on_ready: Callable[[StackState], None],
 ) -> None:
     """Run a stack from start to end in this process: returns when it was stopped, by a signal or through its socket.
 
-    The programs must be in `cache`. Raises StackError when the stack does not come up; nothing runs then.
+    The programs must be in the cache. Raises StackError when the stack does not come up; nothing runs then.
     """
-    folder = prepare_folder(wishes.data_folder, user)
+    folder = prepare_folder(wishes.data_folder, machine.user)
     with held_folder(folder):
         for name in end_leftovers(folder / "run"):
             report(Step(name=name, phase="stopped", detail="left over from an earlier run"))
-        state = decided_state(wishes, hub, folder, user)
+        state = decided_state(wishes, hub, folder, machine.user)
         require_room(folder, state.profile)
-        launcher = Launcher(folder, state, hub.plan(state), cache, user, report)
+        launcher = Launcher(folder, state, hub.plan(state), machine, report)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, launcher.request_stop)
@@ -492,8 +501,11 @@ async def _bound(pid: int | None, launcher: Launcher) -> AsyncIterator[None]:
         yield
         return
 
+    def still_runs(process: psutil.Process) -> bool:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
     async def watch(process: psutil.Process) -> None:
-        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        while still_runs(process):  # noqa: ASYNC110 -- a process of somebody else's gives no event
             await asyncio.sleep(1)
         launcher.request_stop()
 

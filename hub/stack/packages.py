@@ -142,12 +142,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "payhub"
 
 
+def shared_cache() -> ProgramCache:
+    """The cache of this machine, with payhub's pins. `PAYHUB_STACK_MAVEN_URL` names a mirror to fill it from."""
+    mirror = os.environ.get("PAYHUB_STACK_MAVEN_URL")
+    return ProgramCache(cache_folder(), pinned(), {"mirror": mirror.rstrip("/")} if mirror else None)
+
+
 class ProgramCache:
     """The shared folder of unpacked programs."""
 
-    def __init__(self, folder: Path, lock: PackageLock) -> None:
+    def __init__(self, folder: Path, lock: PackageLock, repositories: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.lock = lock
+        self._repositories = repositories
+        """Address by name of the Maven repositories to download from; None: Maven Central."""
 
     @property
     def programs(self) -> Path:
@@ -161,6 +169,10 @@ class ProgramCache:
     def home(self, program: str) -> Path:
         """Where a program lies once it is provisioned."""
         return self.programs / self.lock.program(program).folder_name
+
+    def class_archive(self, program: str) -> Path:
+        """Where the archive of a Java program's classes is, once somebody made it; empty when it cannot be made."""
+        return self.folder / "classes" / f"{self.lock.program(program).folder_name}-{self.lock.java.folder_name}.jsa"
 
     def missing(self, programs: tuple[str, ...]) -> tuple[Program, ...]:
         """Those of `programs` that are still to be downloaded."""
@@ -179,10 +191,7 @@ class ProgramCache:
         self._open(user)
         if self.is_complete(programs):
             return
-        with _held(self.folder / ".lock", downloads):
-            incoming = self.folder / "incoming"
-            shutil.rmtree(incoming, ignore_errors=True)  # what a killed run left
-            incoming.mkdir()
+        with self.incoming(downloads) as incoming:
             missing = self.missing(programs)
             self._require_space(missing)
             if not self.java.is_dir():
@@ -190,7 +199,8 @@ class ProgramCache:
             with ThreadPoolExecutor(max_workers=4) as pool:
                 fetched = {
                     program.name: [
-                        (package, pool.submit(fetch, package, incoming, downloads)) for package in program.packages
+                        (package, pool.submit(fetch, package, incoming, downloads, self._repositories))
+                        for package in program.packages
                     ]
                     for program in missing
                 }
@@ -200,12 +210,24 @@ class ProgramCache:
                     unpacked = incoming / program.folder_name
                     _unpack(program, archives, unpacked)
                     unpacked.rename(self.programs / program.folder_name)
-            shutil.rmtree(incoming, ignore_errors=True)
+
+    @contextmanager
+    def incoming(self, downloads: Downloads) -> Iterator[Path]:
+        """An empty folder for what is to be added to the cache, which belongs to one process at a time."""
+        with _held(self.folder / ".lock", downloads):
+            folder = self.folder / "incoming"
+            shutil.rmtree(folder, ignore_errors=True)  # what a killed run left
+            folder.mkdir()
+            folder.chmod(0o755)
+            try:
+                yield folder
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _open(self, user: ServerUser | None) -> None:
         try:
             # Whatever the umask says, the servers' user must be able to come in and read.
-            for folder in (self.folder, self.programs):
+            for folder in (self.folder, self.programs, self.folder / "classes"):
                 folder.mkdir(parents=True, exist_ok=True)
                 if folder.stat().st_uid == os.geteuid():
                     folder.chmod(0o755)
@@ -217,7 +239,7 @@ class ProgramCache:
         closed = closed_folder(self.programs, user)
         if user is not None and closed is not None:
             raise MachineUnfit(
-                f"The servers run as {user.name}, who cannot enter {closed}, so the cache {self.folder} is out of reach.",
+                f"The servers run as {user.name}, who cannot enter {closed} and so not the cache {self.folder}.",
                 "Name a folder in PAYHUB_STACK_CACHE_DIR that every user can enter, for instance /var/cache/payhub.",
             )
 
@@ -227,7 +249,8 @@ class ProgramCache:
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise MachineUnfit(
-                f"The disk of {self.folder} has {free // 2**20} MB free; the server programs need {needed // 2**20} MB.",
+                f"The disk of {self.folder} has {free // 2**20} MB free; "
+                f"the server programs need {needed // 2**20} MB.",
                 "Free some space, or name a folder on another disk in PAYHUB_STACK_CACHE_DIR.",
             )
 
@@ -320,7 +343,7 @@ def _unpack(program: Program, archives: list[tuple[Package, Path]], into: Path) 
         elif archive.name.endswith(".zip"):
             loose = into.with_name(f"{into.name}.zip")
             with zipfile.ZipFile(archive) as zipped:
-                zipped.extractall(loose)
+                zipped.extractall(loose)  # noqa: S202 -- the content is what we pinned
             _without_top_folder(loose, into)
         else:
             loose = into.with_name(f"{into.name}.tar")

@@ -69,7 +69,8 @@ def choose_free(wanted: Mapping[str, int]) -> dict[str, int]:
     """Keep every wanted port that is free and replace the others; no two are equal."""
     chosen: dict[str, int] = {}
     taken: set[int] = set()
-    for name, port in wanted.items():
+    for name, preferred in wanted.items():
+        port = preferred
         while port in taken or port not in range(1024, 65536) or not is_free(port):
             port = random.choice(_FREE_PORT_RANGE)  # noqa: S311 -- not a secret
         taken.add(port)

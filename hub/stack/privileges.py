@@ -1,4 +1,4 @@
-"""Who the servers run as. Elasticsearch and PostgreSQL refuse to run as root, so root hands all servers to another user."""
+"""Who the servers run as. Elasticsearch and PostgreSQL refuse root, so root hands all servers to another user."""
 
 import ctypes
 import os
@@ -79,8 +79,8 @@ def give_to(path: Path, user: ServerUser | None) -> None:
 def die_with(parent: int, death_signal: signal.Signals) -> None:
     """Ask the kernel to send ``death_signal`` to this process when ``parent`` ends, however it ends.
 
-    For a freshly forked child, just before it becomes another program. The kernel forgets the wish when credentials change,
-    so privileges must already be dropped; and it watches the *thread* that forked, so that must be one that lasts.
+    For a freshly forked child, just before it becomes another program. The kernel forgets the wish when credentials
+    change, so privileges must already be dropped; and it watches the *thread* that forked, so that one must last.
     """
     _libc.prctl(_PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
     if os.getppid() != parent:  # it ended before the kernel took note

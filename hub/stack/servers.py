@@ -1,8 +1,8 @@
 """The four servers: how each is configured, started, and asked for its health.
 
-Programs come from the shared cache and are never written to; everything a server writes lies in its own folder under the
-data folder. All listen on loopback. Settings are those of one machine with two cores, yet durable: a power cut loses
-nothing that was acknowledged by Zeebe or PostgreSQL, and Kafka and Elasticsearch are fed again from Zeebe's log.
+Programs come from the shared cache and are never written to; what a server writes lies in its own folder under the data
+folder. All listen on loopback. Settings are those of one machine with two cores, yet durable: a power cut loses nothing
+that Zeebe or PostgreSQL acknowledged, and Kafka and Elasticsearch are fed again from Zeebe's log.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import struct
-import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,10 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 from psycopg import sql
 
-from hub.stack.errors import PartFailed
 from hub.stack.packages import ProgramCache
 from hub.stack.privileges import ServerUser, give_to
 from hub.stack.state import DATABASE, DATABASE_OWNER, DATABASE_SUPERUSER, StackState
-from hub.stack.supervision import Launch, Part
+from hub.stack.supervision import Launch, Part, run_to_end
 
 RECORDS_TOPIC = "zeebe"
 """The Kafka topic that holds every record of the engine; one partition, so that their order is total."""
@@ -83,6 +81,9 @@ class ServerSite:
     """Holds one folder per server."""
     user: ServerUser | None
     state: StackState
+    logs: Path
+    records_classes: bool = False
+    """Whether Java servers write down, when they stop, which classes they loaded: see `hub.stack.warm_up`."""
 
     def own_folder(self, server: str, *inner: str) -> Path:
         """A folder of one server, made and handed to the servers' user when it is not there yet."""
@@ -105,6 +106,16 @@ class ServerSite:
     @property
     def java(self) -> str:
         return str(self.cache.java / "bin" / "java")
+
+    def log_file(self, server: str) -> Path:
+        return self.logs / f"{server}.log"
+
+    def class_archive(self, program: str) -> tuple[str, ...]:
+        """The option that makes a Java server start from the archive of its classes, or write one."""
+        if self.records_classes:
+            return (f"-XX:ArchiveClassesAtExit={self.own_folder(program) / 'classes.jsa'}",)
+        archive = self.cache.class_archive(program)
+        return (f"-XX:SharedArchiveFile={archive}",) if archive.is_file() and archive.stat().st_size else ()
 
     def environment(self, home: Path, **more: str) -> dict[str, str]:
         """A clean environment: nothing of the caller's shell reaches a server by accident."""
@@ -160,7 +171,7 @@ async def answers_ok(url: str) -> bool:
 
 
 def postgres(site: ServerSite) -> Part:
-    """PostgreSQL with one database, `payhub`, owned by a role that may create roles and databases but is no superuser."""
+    """PostgreSQL with one database, `payhub`; its owner may create roles and databases but is no superuser."""
     state, port = site.state, site.state.ports["postgres"]
     bin_folder = site.cache.home("postgres") / "bin"
     superuser_url = plain_url(state.superuser_url or "")
@@ -201,7 +212,7 @@ def postgres(site: ServerSite) -> Part:
         probe=lambda: database_answers(superuser_url.rsplit("/", 1)[0] + "/postgres"),
         complete=complete,
         stop_signal=signal.SIGINT,
-        # An immediate shutdown: the server takes its sessions' processes with it, and replays its log at the next start.
+        # An immediate shutdown: the server takes its sessions' processes with it, and replays its log when it is back.
         death_signal=signal.SIGQUIT,
         stop_seconds=20,
     )
@@ -227,15 +238,12 @@ async def _initialise_database(site: ServerSite, home: Path, bin_folder: Path, e
     shutil.rmtree(home / "data", ignore_errors=True)
     password = site.write(home / "password", site.state.superuser_password.get_secret_value())
     try:
-        await _run_to_end(
-            "postgres",
-            (str(bin_folder / "initdb"), "-D", str(home / "data"), "-U", DATABASE_SUPERUSER, f"--pwfile={password}")
-            + ("--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8")
-            + ("--locale=C",),
-            environment,
-            home,
-            site.user,
+        arguments = (
+            *(str(bin_folder / "initdb"), "-D", str(home / "data"), "-U", DATABASE_SUPERUSER, f"--pwfile={password}"),
+            *("--auth=scram-sha-256", "--encoding=UTF8"),
+            *("--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"),
         )
+        await run_to_end("postgres", Launch(arguments, environment, home, site.user), site.log_file("postgres"))
     finally:
         password.unlink()
 
@@ -303,6 +311,9 @@ def kafka(site: ServerSite) -> Part:
             "transaction.state.log.min.isr": "1",
             "transaction.state.log.num.partitions": "4",
             "group.initial.rebalance.delay.ms": "0",
+            # After a kill, the node may not come back before its former self counts as gone.
+            "broker.session.timeout.ms": "6000",
+            "broker.heartbeat.interval.ms": "1500",
             # The views are made again from these records, however old: they are kept until somebody deletes them.
             "log.retention.ms": "-1",
             "log.segment.bytes": str(128 * 2**20),
@@ -329,15 +340,13 @@ def kafka(site: ServerSite) -> Part:
         )
         environment = site.environment(home)
         if not (data / "meta.properties").exists():
-            await _run_to_end(
-                "kafka",
-                (*java, "kafka.tools.StorageTool", "format", "--ignore-formatted")
-                + ("--cluster-id", state.kafka_cluster_id, "--config", str(configuration)),
-                environment,
-                home,
-                site.user,
+            arguments = (
+                *(*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"),
+                *("--cluster-id", state.kafka_cluster_id, "--config", str(configuration)),
             )
-        return Launch((*java, "kafka.Kafka", str(configuration)), environment, home, site.user)
+            await run_to_end("kafka", Launch(arguments, environment, home, site.user), site.log_file("kafka"))
+        server = (*java, *site.class_archive("kafka"), "kafka.Kafka", str(configuration))
+        return Launch(server, environment, home, site.user)
 
     return Part(
         name="kafka",
@@ -353,7 +362,7 @@ def kafka(site: ServerSite) -> Part:
 
 async def kafka_answers(bootstrap_servers: str) -> bool:
     """Whether Kafka tells its topics."""
-    host, _, port = bootstrap_servers.split(",")[0].rpartition(":")
+    host, _, port = bootstrap_servers.partition(",")[0].rpartition(":")
     # Asked before it listens, the client backs off for seconds.
     if not await is_listening(host, int(port)):
         return False
@@ -418,7 +427,15 @@ def elasticsearch(site: ServerSite) -> Part:
         # What `bin/elasticsearch` would do in a second Java process, which it keeps: options, and settings on standard
         # input. The module path instead of a class path is what this version's main module requires.
         arguments = (
-            *(site.java, *_JVM, "-Xms512m", "-Xmx512m", "-Xss1m", f"-Djava.io.tmpdir={temporary}"),
+            *(
+                site.java,
+                *_JVM,
+                *site.class_archive("elasticsearch"),
+                "-Xms512m",
+                "-Xmx512m",
+                "-Xss1m",
+                f"-Djava.io.tmpdir={temporary}",
+            ),
             *("-Djava.security.manager=allow", "-Djna.nosys=true", "-XX:-OmitStackTraceInFastThrow"),
             *("-Des.networkaddress.cache.ttl=60", "-Des.networkaddress.cache.negative.ttl=10"),
             *("-Dio.netty.noUnsafe=true", "-Dio.netty.noKeySetOptimization=true"),
@@ -507,7 +524,7 @@ def zeebe(site: ServerSite) -> Part:
             **(_exporter(site) if exports else {}),
         )
         arguments = (
-            *(site.java, *_JVM, "-Xms128m", "-Xmx512m", f"-Djava.io.tmpdir={home}"),
+            *(site.java, *_JVM, *site.class_archive("zeebe"), "-Xms128m", "-Xmx512m", f"-Djava.io.tmpdir={home}"),
             *(f"-Dlog4j2.configurationFile={logging}", f"-Dlogging.config={logging}", "-Dlog4j2.disable.jmx=true"),
             *(f"-Dspring.config.additional-location=file:{program}/config/", "-Dspring.main.banner-mode=off"),
             *(f"-Dapp.home={home}", f"-Dbasedir={home}", "-Dapp.name=broker"),
@@ -553,25 +570,3 @@ def _exporter(site: ServerSite) -> dict[str, str]:
         f"{exporter}_ARGS_RECORDS_DEFAULTS_TYPE": "event,rejection",
         f"{exporter}_ARGS_RECORDS_DEFAULTS_TOPIC": RECORDS_TOPIC,
     }
-
-
-async def _run_to_end(
-    part: str, arguments: tuple[str, ...], environment: Mapping[str, str], folder: Path, user: ServerUser | None
-) -> None:
-    """Run a program that prepares a server. Raises PartFailed with the end of what it printed."""
-    process = await asyncio.create_subprocess_exec(
-        *arguments,
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        user=None if user is None else user.uid,
-        group=None if user is None else user.gid,
-        extra_groups=None if user is None else [],
-        umask=0o077,
-    )
-    output, _ = await process.communicate()
-    if process.returncode != 0:
-        lines = tuple(output.decode("utf-8", "replace").splitlines()[-20:])
-        raise PartFailed(part, f"could not be prepared: {Path(arguments[0]).name} failed", None, lines)

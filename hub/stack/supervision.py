@@ -109,7 +109,7 @@ class SupervisedPart:
         return time.monotonic() - self.started_at if self.started_at is not None and self.pid is not None else None
 
     async def start(self) -> None:
-        """Start the part and wait until it is healthy. Raises PartFailed when it does not become so; it is then stopped."""
+        """Start the part and wait until it is healthy. Raises PartFailed when it is not; it is then stopped."""
         if self._keeper is not None and not self._keeper.done():
             return
         self._was_healthy = asyncio.Event()
@@ -219,33 +219,14 @@ class SupervisedPart:
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         launch = await self.part.launch()
-        launcher, death_signal, user = os.getpid(), self.part.death_signal, launch.user
         _shorten(self.log_file)
         with self.log_file.open("ab") as log:
-            # The wish to die with us is made in the child, once it is no longer root; see `die_with`.
-            process = await asyncio.create_subprocess_exec(
-                *launch.arguments,
-                cwd=launch.folder,
-                env=dict(launch.environment),
-                stdin=subprocess.DEVNULL if launch.standard_input is None else subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                user=None if user is None else user.uid,
-                group=None if user is None else user.gid,
-                extra_groups=None if user is None else [],
-                umask=0o077,
-                preexec_fn=lambda: die_with(launcher, death_signal),
-            )
+            process = await spawn(launch, log.fileno(), self.part.death_signal)
         self._process = process
         self.started_at = time.monotonic()
         with contextlib.suppress(psutil.NoSuchProcess):
             record = RunRecord(pid=process.pid, create_time=psutil.Process(process.pid).create_time())
             self.record_file.write_text(record.model_dump_json())
-        if launch.standard_input is not None and process.stdin is not None:
-            process.stdin.write(launch.standard_input)
-            with contextlib.suppress(ConnectionError):
-                await process.stdin.drain()
         return process
 
     async def _end(self, process: asyncio.subprocess.Process, *, by_force: bool) -> None:
@@ -272,6 +253,53 @@ class SupervisedPart:
         """Write a line of the launcher's into the part's log, where whoever looks for the cause will look."""
         with self.log_file.open("a", encoding="utf-8") as log:
             log.write(f"[payhub {time.strftime('%Y-%m-%dT%H:%M:%S%z')}] {self.part.name} {sentence}\n")
+
+
+async def spawn(
+    launch: Launch, output: int, death_signal: signal.Signals = signal.SIGKILL
+) -> asyncio.subprocess.Process:
+    """Start a program that prints to the file descriptor `output` and dies when this process does.
+
+    To be called from the thread that lasts as long as the process, which is the main one.
+    """
+    launcher, user = os.getpid(), launch.user
+    process = await asyncio.create_subprocess_exec(
+        *launch.arguments,
+        cwd=launch.folder,
+        env=dict(launch.environment),
+        stdin=subprocess.DEVNULL if launch.standard_input is None else subprocess.PIPE,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        user=None if user is None else user.uid,
+        group=None if user is None else user.gid,
+        extra_groups=None if user is None else [],
+        umask=0o077,
+        preexec_fn=lambda: die_with(launcher, death_signal),
+    )
+    if launch.standard_input is not None and process.stdin is not None:
+        process.stdin.write(launch.standard_input)
+        with contextlib.suppress(ConnectionError):
+            await process.stdin.drain()
+    return process
+
+
+async def run_to_end(part: str, launch: Launch, log_file: Path) -> None:
+    """Run a program that prepares a part. Raises PartFailed with the end of the log when it fails."""
+    with log_file.open("ab") as log:
+        process = await spawn(launch, log.fileno())
+    try:
+        code = await process.wait()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+        raise
+    if code != 0:
+        program = Path(launch.arguments[0]).name
+        raise PartFailed(
+            part, f"cannot be prepared: {program} ended with {_ending(code)}", log_file, last_lines(log_file)
+        )
 
 
 def end_leftovers(record_folder: Path) -> tuple[str, ...]:
