@@ -1,0 +1,180 @@
+"""The auditor: recompute the book from its postings and name the first row that does not agree.
+
+Every check is one query over one consistent snapshot. It returns the number of rows looked at and, ordered, the first
+broken one in words; nothing is assumed to hold because a function or a constraint should have seen to it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+from sqlalchemy import text
+
+from hub.database import database_errors, open_database
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One check: what must hold, how many rows were looked at, how many break it and which one first."""
+
+    check: str
+    rows: int
+    broken: int
+    first: str | None
+
+    @property
+    def sound(self) -> bool:
+        return self.broken == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the auditor found."""
+
+    findings: Sequence[Finding]
+
+    @property
+    def sound(self) -> bool:
+        return all(finding.sound for finding in self.findings)
+
+    @property
+    def first(self) -> str | None:
+        """The first broken row, or nothing."""
+        return next((finding.first for finding in self.findings if not finding.sound), None)
+
+    def as_json(self) -> dict[str, Any]:
+        return {"sound": self.sound, "findings": [asdict(finding) for finding in self.findings]}
+
+    def __str__(self) -> str:
+        lines = [
+            f"ok      {finding.check} ({finding.rows} rows)"
+            if finding.sound
+            else f"BROKEN  {finding.check}: {finding.broken} of {finding.rows} rows, first {finding.first}"
+            for finding in self.findings
+        ]
+        verdict = "The book is sound." if self.sound else "The book is NOT sound."
+        return "\n".join([*lines, verdict])
+
+
+# Each query lists every row it looks at as (broken, place, what); place orders them.
+_CHECKS: Final = {
+    "debits equal credits per book and currency, in balances": """
+        SELECT sum(b.debits) <> sum(b.credits) AS broken, k.id AS place,
+               format('book %s, %s: debits %s, credits %s', k.code, a.asset, sum(b.debits), sum(b.credits)) AS what
+          FROM ledger.balance b JOIN ledger.account a ON a.id = b.account_id JOIN ledger.book k ON k.id = a.book_id
+         GROUP BY k.id, k.code, a.asset""",
+    "every balance is the sum of its postings": """
+        SELECT b.debits <> coalesce(s.debits, 0) OR b.credits <> coalesce(s.credits, 0) AS broken,
+               b.account_id AS place,
+               format('balance of account %s (%s): debits %s, credits %s; postings say %s and %s', b.account_id,
+                      a.kind, b.debits, b.credits, coalesce(s.debits, 0), coalesce(s.credits, 0)) AS what
+          FROM ledger.balance b JOIN ledger.account a ON a.id = b.account_id
+          LEFT JOIN (SELECT e.account_id, sum(e.amount) FILTER (WHERE e.side = 'D') AS debits,
+                            sum(e.amount) FILTER (WHERE e.side = 'C') AS credits
+                       FROM ledger.entry e GROUP BY e.account_id) s USING (account_id)""",
+    "every account has its balance, on the same side": """
+        SELECT b.account_id IS NULL OR b.side <> a.side OR a.side <> c.side AS broken, a.id AS place,
+               format('account %s (%s)', a.id, a.kind) AS what
+          FROM ledger.account a JOIN ledger.chart c ON c.book_id = a.book_id AND c.kind = a.kind
+          LEFT JOIN ledger.balance b ON b.account_id = a.id""",
+    "sequences have no gap and each balance after follows from the one before": """
+        SELECT e.seq <> e.number OR e.balance_after <> e.running AS broken,
+               e.txn_id AS place,
+               format('posting %s/%s, account %s: sequence %s should be %s, balance after %s should be %s', e.txn_id,
+                      e.leg, e.account_id, e.seq, e.number, e.balance_after, e.running) AS what
+          FROM (SELECT e.*, row_number() OVER w AS number,
+                       sum(CASE WHEN e.side = a.side THEN e.amount ELSE -e.amount END) OVER w AS running
+                  FROM ledger.entry e JOIN ledger.account a ON a.id = e.account_id
+                WINDOW w AS (PARTITION BY e.account_id ORDER BY e.seq)) e""",
+    "the last sequence is the balance's": """
+        SELECT b.ver <> coalesce(s.last, 0) AS broken, b.account_id AS place,
+               format('balance of account %s: sequence %s, postings say %s', b.account_id, b.ver, coalesce(s.last, 0))
+                   AS what
+          FROM ledger.balance b
+          LEFT JOIN (SELECT e.account_id, max(e.seq) AS last FROM ledger.entry e GROUP BY e.account_id) s
+         USING (account_id)""",
+    "postings stay inside the book of their transaction": """
+        SELECT t.id IS NULL OR d.book_id <> t.book_id OR c.book_id <> t.book_id OR d.asset <> p.asset
+               OR c.asset <> p.asset AS broken, p.txn_id AS place, format('posting %s/%s', p.txn_id, p.leg) AS what
+          FROM ledger.posting p
+          JOIN ledger.account d ON d.id = p.dr_account
+          JOIN ledger.account c ON c.id = p.cr_account
+          LEFT JOIN ledger.txn t ON t.id = p.txn_id""",
+    "transactions that move money have postings, the others have none": """
+        SELECT (t.kind IN ('hold', 'void', 'expire')) = (p.legs IS NOT NULL) OR p.legs <> p.last AS broken,
+               t.id AS place,
+               format('transaction %s (%s) has %s postings', t.id, t.kind, coalesce(p.legs, 0)) AS what
+          FROM ledger.txn t
+          LEFT JOIN (SELECT txn_id, count(*) AS legs, max(leg) AS last FROM ledger.posting GROUP BY txn_id) p
+            ON p.txn_id = t.id""",
+    "what accounts hold is the sum of their open holds": """
+        SELECT b.hold_out <> coalesce(s.held, 0) AS broken, b.account_id AS place,
+               format('balance of account %s: held %s, open holds say %s', b.account_id, b.hold_out,
+                      coalesce(s.held, 0)) AS what
+          FROM ledger.balance b
+          LEFT JOIN (SELECT h.from_account AS account_id, sum(h.amount - s.captured - s.released) AS held
+                       FROM ledger.hold h JOIN ledger.hold_state s ON s.hold_id = h.id GROUP BY h.from_account) s
+         USING (account_id)""",
+    "holds: captured plus released never exceeds the amount, and is what its transactions did": """
+        SELECT s.hold_id IS NULL OR s.amount <> h.amount OR s.from_account <> h.from_account
+               OR s.captured + s.released > h.amount
+               OR s.captured <> coalesce(c.captured, 0)
+               OR (s.released > 0) <> (f.freed = 1) OR f.freed > 1 AS broken, h.id AS place,
+               format('hold %s: amount %s, captured %s, released %s; postings captured %s, %s releases', h.id, h.amount,
+                      s.captured, s.released, coalesce(c.captured, 0), f.freed) AS what
+          FROM ledger.hold h LEFT JOIN ledger.hold_state s ON s.hold_id = h.id
+          LEFT JOIN (SELECT t.hold_id, sum(p.amount) AS captured
+                       FROM ledger.txn t JOIN ledger.posting p ON p.txn_id = t.id
+                      WHERE t.kind = 'capture' GROUP BY t.hold_id) c ON c.hold_id = h.id
+          LEFT JOIN (SELECT h.id, count(t.id) AS freed FROM ledger.hold h
+                       LEFT JOIN ledger.txn t ON t.hold_id = h.id AND t.kind IN ('void', 'expire') GROUP BY h.id) f
+            ON f.id = h.id""",
+    "no account is below its floor": """
+        SELECT coalesce(CASE b.side WHEN 'C' THEN b.credits - b.debits ELSE b.debits - b.credits END::numeric
+                        - b.hold_out < b.floor, false) AS broken, b.account_id AS place,
+               format('balance of account %s', b.account_id) AS what
+          FROM ledger.balance b""",
+    "freezes, closings and floors are what their events say": """
+        SELECT b.debits_frozen IS DISTINCT FROM (coalesce(e.debits, '') = 'freeze-debits')
+               OR b.credits_frozen IS DISTINCT FROM (coalesce(e.credits, '') = 'freeze-credits')
+               OR b.closed IS DISTINCT FROM (coalesce(e.closed, '') = 'close')
+               OR b.floor IS DISTINCT FROM CASE WHEN e.floors > 0 THEN e.floor ELSE c.floor_default END AS broken,
+               b.account_id AS place, format('balance of account %s', b.account_id) AS what
+          FROM ledger.balance b JOIN ledger.account a ON a.id = b.account_id
+          JOIN ledger.chart c ON c.book_id = a.book_id AND c.kind = a.kind
+          LEFT JOIN (SELECT account_id,
+                            (array_agg(action ORDER BY id DESC) FILTER (WHERE action LIKE '%freeze-debits'))[1]
+                                AS debits,
+                            (array_agg(action ORDER BY id DESC) FILTER (WHERE action LIKE '%freeze-credits'))[1]
+                                AS credits,
+                            (array_agg(action ORDER BY id DESC) FILTER (WHERE action IN ('close', 'reopen')))[1]
+                                AS closed,
+                            (array_agg(floor ORDER BY id DESC) FILTER (WHERE action = 'floor'))[1] AS floor,
+                            count(*) FILTER (WHERE action = 'floor') AS floors
+                       FROM ledger.account_policy_event GROUP BY account_id) e ON e.account_id = b.account_id""",
+    "every transaction has its outbox row": """
+        SELECT o.number IS DISTINCT FROM 1 AS broken, t.id AS place,
+               format('transaction %s (%s) has %s outbox rows', t.id, t.kind, coalesce(o.number, 0)) AS what
+          FROM ledger.txn t
+          LEFT JOIN (SELECT txn_id, count(*) AS number FROM ledger.outbox GROUP BY txn_id) o ON o.txn_id = t.id""",
+}
+
+_SUMMARY: Final = (
+    "SELECT count(*), count(*) FILTER (WHERE broken), (array_agg(what ORDER BY place) FILTER (WHERE broken))[1] "
+    "FROM ({}) AS looked_at"
+)
+
+
+async def verify(url: str) -> Report:
+    """Check the whole book at `url`. Reads only. Raises `Unavailable` when the database is away."""
+    findings = []
+    async with open_database(url, pool_size=1) as engine:
+        with database_errors():
+            async with engine.connect() as connection:
+                await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
+                for check, query in _CHECKS.items():
+                    rows, broken, first = (await connection.execute(text(_SUMMARY.format(query)))).one()
+                    findings.append(Finding(check, rows, broken, first))
+    return Report(findings)
