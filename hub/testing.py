@@ -3,8 +3,8 @@
     ending = await run(StpWorker(FakeStp()), SendOrder(...))
     assert ending == Thrown("account-unknown", ...)
 
-`run` goes through the same mapping as the worker runtime (hub.zeebe.outcomes). `FakeEngine` stands in for the engine where
-a connector publishes messages, and refuses repeats as Zeebe does.
+`run` goes through the same mapping as the worker runtime (hub.zeebe.outcomes). `FakeEngine` stands in for the engine
+where a connector publishes messages, and refuses repeats as Zeebe does.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from hub.errors import Unavailable
 from hub.jobs import Job, JobFacts, handlers_of
 from hub.messages import Message, Published
 from hub.transfer import IdentifierType, Party
-from hub.zeebe.outcomes import Completed, Ending, Failed, Thrown, misfit, settle
+from hub.zeebe.outcomes import Completed, Ending, Failed, Thrown, settle
 
-__all__ = ["Completed", "FakeEngine", "Failed", "Thrown", "job_facts", "misfit", "party", "run"]
+__all__ = ["Completed", "Failed", "FakeEngine", "Thrown", "job_facts", "party", "run"]
 
 M = TypeVar("M", bound=Message)
 

@@ -12,7 +12,7 @@ from prometheus_client import Counter
 
 from hub.errors import Unavailable, Uncertain
 from hub.zeebe.pauses import command_pause
-from hub.zeebe.refusals import refusal
+from hub.zeebe.refusals import NO_RETRIES, refusal
 
 RETRIES: Final = Counter(
     "payhub_engine_retries_total", "Requests to the engine that were tried again.", ("command", "code")
@@ -38,6 +38,11 @@ Q = TypeVar("Q")
 A = TypeVar("A")
 
 
+def gone(error: grpc.aio.AioRpcError) -> bool:
+    """The job, incident or instance is not there any more."""
+    return error.code() is grpc.StatusCode.NOT_FOUND and NO_RETRIES not in (error.details() or "")
+
+
 async def insist(
     command: str,
     method: Callable[..., Awaitable[A]],
@@ -46,12 +51,12 @@ async def insist(
     within: float,
     each: float = DEADLINE.total_seconds(),
     again: frozenset[grpc.StatusCode] = FULL | LOST,
-    done: grpc.StatusCode | None = None,
+    done: Callable[[grpc.aio.AioRpcError], bool] | None = None,
 ) -> A | None:
     """Send `request`, and again while the answer is one of `again` and the `within` seconds are not over.
 
-    `done` is the answer to a repeat that shows that an earlier try was carried out (a completed job is not found any
-    more): then the result is None. Raises the last `AioRpcError`.
+    `done` tells from the answer to a repeat that an earlier try was carried out (a completed job is `gone`): then the
+    result is None. Raises the last `AioRpcError`.
     """
     clock = asyncio.get_running_loop().time
     ends = clock() + within
@@ -60,7 +65,7 @@ async def insist(
         try:
             return await method(request, timeout=max(0.05, min(each, ends - clock())))
         except grpc.aio.AioRpcError as error:
-            if tried and error.code() is done:
+            if tried and done is not None and done(error):
                 return None
             tried += 1
             pause = command_pause(tried)
@@ -78,7 +83,7 @@ async def ask(
     within: float = 10.0,
     each: float = DEADLINE.total_seconds(),
     repeatable: bool = True,
-    done: grpc.StatusCode | None = None,
+    done: Callable[[grpc.aio.AioRpcError], bool] | None = None,
 ) -> A | None:
     """The same in our words: raises `Unavailable`, `Uncertain` for a command that is not `repeatable`, or a refusal."""
     again = FULL | LOST if repeatable else FULL

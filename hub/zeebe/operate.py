@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, cast
 
-import grpc
 from pyzeebe.proto.gateway_pb2 import (
     CancelProcessInstanceRequest,
     CreateProcessInstanceRequest,
@@ -27,7 +26,7 @@ from pyzeebe.proto.gateway_pb2 import (
     UpdateJobRetriesRequest,
 )
 
-from hub.zeebe.calls import ask
+from hub.zeebe.calls import ask, gone
 
 if TYPE_CHECKING:
     from pyzeebe.proto.gateway_pb2_grpc import GatewayAsyncStub as Gateway
@@ -67,7 +66,7 @@ class Operations:
     async def resolve_incident(self, incident_key: int) -> None:
         """Say that the cause is gone; the engine tries the element again."""
         request = ResolveIncidentRequest(incidentKey=incident_key)
-        await ask("resolve-incident", self._gateway.ResolveIncident, request, done=grpc.StatusCode.NOT_FOUND)
+        await ask("resolve-incident", self._gateway.ResolveIncident, request, done=gone)
 
     async def retry(self, incident_key: int, job_key: int | None = None) -> None:
         """Both in the order the engine wants: a job gets its retries first, then the incident is resolved.
@@ -106,7 +105,7 @@ class Operations:
     async def cancel_instance(self, instance_key: int) -> None:
         """End an instance where it stands. No boundary event and no compensation runs."""
         request = CancelProcessInstanceRequest(processInstanceKey=instance_key)
-        await ask("cancel-instance", self._gateway.CancelProcessInstance, request, done=grpc.StatusCode.NOT_FOUND)
+        await ask("cancel-instance", self._gateway.CancelProcessInstance, request, done=gone)
 
     async def create_instance(
         self, process_id: str, variables: Mapping[str, Any] | None = None, version: int = -1

@@ -11,6 +11,8 @@ command that is not safe to repeat may have been carried out.
 
 from __future__ import annotations
 
+from typing import Final
+
 import grpc
 
 
@@ -35,7 +37,10 @@ class InvalidRequest(EngineRefused):
     """The request is wrong and will stay wrong."""
 
 
-_KINDS = {
+NO_RETRIES: Final = "no retries left"
+"""The engine says NOT_FOUND too when an incident is there but its job has no retries; the text tells them apart."""
+
+_KINDS: Final = {
     grpc.StatusCode.NOT_FOUND: NotFound,
     grpc.StatusCode.FAILED_PRECONDITION: InvalidState,
     grpc.StatusCode.INVALID_ARGUMENT: InvalidRequest,
@@ -45,6 +50,9 @@ _KINDS = {
 def refusal(command: str, error: grpc.aio.AioRpcError) -> EngineRefused:
     """The exception for a status that trying again does not change."""
     kind = _KINDS.get(error.code())
+    detail = error.details() or ""
+    if kind is NotFound and NO_RETRIES in detail:
+        kind = InvalidState
     if kind is not None:
-        return kind(command, error.details() or "")
-    return EngineRefused(command, f"{error.code().name}: {error.details()}")
+        return kind(command, detail)
+    return EngineRefused(command, f"{error.code().name}: {detail}")

@@ -32,7 +32,7 @@ from hub.failpoint import failpoint
 from hub.jobs import Handler, JobFacts
 from hub.settings import Settings, prefixed
 from hub.telemetry import logger
-from hub.zeebe.calls import insist
+from hub.zeebe.calls import gone, insist
 from hub.zeebe.client import ZeebeEngine
 from hub.zeebe.outcomes import Completed, Ending, Failed, Thrown, misfit, settle, stack, tries_left
 from hub.zeebe.pauses import between, source_pause
@@ -131,6 +131,8 @@ class _Served:
             fetchVariable=variables,
             requestTimeout=int(settings.poll_wait * 1000),
         )
+        self.taken = 0
+        """Jobs taken so far; shows whether a stream that broke had worked."""
         self.seconds = SECONDS.labels(self.job_type)
         self.ended = {name: JOBS.labels(self.job_type, name) for name in _ENDS}
         self.taken_point = f"{self.job_type}.taken"
@@ -192,13 +194,13 @@ class Worker:
         """Keep one stream or poll going, whatever happens to it, until the worker leaves."""
         failures = 0
         while not self._stopping.is_set():
-            began = time.monotonic()
+            began, taken = time.monotonic(), served.taken
             interruption = await self._once(source, served)
-            lasted = time.monotonic() - began
-            if interruption is None or (interruption == "DEADLINE_EXCEEDED" and lasted > 1):
+            worked = served.taken > taken or time.monotonic() - began > 0.5
+            if interruption is None or (interruption == "DEADLINE_EXCEEDED" and worked):
                 failures = 0
                 continue
-            failures = 1 if lasted > 1 else failures + 1
+            failures = 1 if worked else failures + 1
             pause = source_pause(failures, busy=interruption == "RESOURCE_EXHAUSTED")
             level = log.debug if failures == 1 else log.warning
             level(
@@ -293,6 +295,7 @@ class Worker:
         if not await self._slots.take():
             self._unstarted.append(taken)
             return False
+        taken.served.taken += 1
         task = asyncio.create_task(self._do(taken))
         self._running.add(task)
         RUNNING.inc()
@@ -347,7 +350,7 @@ class Worker:
         return "unreported"
 
     async def _command(self, key: int, ending: Ending, within: float) -> str:
-        gateway, gone = self._gateway, grpc.StatusCode.NOT_FOUND
+        gateway = self._gateway
         match ending:
             case Completed():
                 complete = CompleteJobRequest(jobKey=key, variables=ending.json())
@@ -370,7 +373,7 @@ class Worker:
         )
         taken.served.ended["returned"].inc()
         try:
-            await insist("give-back", self._gateway.FailJob, request, within=5, done=grpc.StatusCode.NOT_FOUND)
+            await insist("give-back", self._gateway.FailJob, request, within=5, done=gone)
         except grpc.aio.AioRpcError as error:
             log.warning("job not given back", job_key=taken.raw.key, code=error.code().name)
 
