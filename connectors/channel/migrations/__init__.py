@@ -1,0 +1,1 @@
+"""How the schema `channel` grows; applied by `hub.migrations`."""

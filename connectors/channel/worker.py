@@ -1,0 +1,52 @@
+"""The channel's two jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from connectors.channel.model import Claimed, ClaimPayment, RecordOutcome
+from connectors.channel.store import ChannelStore, Claim
+from hub.failpoint import failpoint
+from hub.jobs import Result, handles
+
+
+class PaymentMissing(LookupError):
+    """The engine runs a payment that this tenant never handed in: a defect, and an operator's."""
+
+
+class OutcomeConflict(RuntimeError):
+    """A final outcome is written and the process brings another one: a defect, and an operator's."""
+
+
+class ChannelWorker:
+    """`look`: called when an outcome was written that may have to be told."""
+
+    def __init__(self, store: ChannelStore, look: Callable[[], None]) -> None:
+        self._store, self._look = store, look
+
+    @handles(ClaimPayment)
+    async def claim_payment(self, job: ClaimPayment) -> Claimed:
+        failpoint("channel.claim.before-commit")
+        claim = await self._store.claim(job.tenant_id, job.payment_id, job.facts.process_instance_key)
+        failpoint("channel.claim.after-commit")
+        if claim is Claim.NO_PAYMENT:
+            raise PaymentMissing(f"payment {job.payment_id} was not accepted here")
+        return Claimed(duplicate=claim is Claim.TAKEN)
+
+    @handles(RecordOutcome)
+    async def record_outcome(self, job: RecordOutcome) -> Result:
+        failpoint("channel.record-outcome.before-commit")
+        recorded = await self._store.record_outcome(
+            job.tenant_id, job.payment_id, job.outcome, job.reason, job.reason_detail
+        )
+        failpoint("channel.record-outcome.after-commit")
+        if recorded is None:
+            raise PaymentMissing(f"payment {job.payment_id} was not accepted here")
+        if recorded.changed:
+            self._look()
+        elif job.outcome.is_final and (recorded.before, recorded.before_reason) != (job.outcome, job.reason):
+            raise OutcomeConflict(
+                f"payment {job.payment_id} is {recorded.before} ({recorded.before_reason}),"
+                f" not {job.outcome} ({job.reason})"
+            )
+        return Result()
