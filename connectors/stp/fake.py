@@ -691,6 +691,7 @@ def _listed(order: BookedOrder) -> dict[str, Any]:
         "centavos": order.centavos,
         "cuentaOrdenante": order.fields.get("cuentaOrdenante"),
         "cuentaBeneficiario": order.fields.get("cuentaBeneficiario"),
+        "conceptoPago": order.fields.get("conceptoPago"),
         "estado": order.estado,
         "causaDevolucion": order.causa,
     }

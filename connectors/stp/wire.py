@@ -54,13 +54,10 @@ def _amount(value: Any) -> Decimal | None:
         raise ValueError("must be an amount written like 12.50")
     if isinstance(value, bool) or not isinstance(value, (str, int, Decimal)):
         raise ValueError("must be an amount written like 12.50, never a binary float")  # noqa: TRY004
-    try:
-        amount = Decimal(value)
-        exact = amount.quantize(Decimal("0.01"))
-    except InvalidOperation:
-        raise ValueError("must be an amount of at most 17 digits before the point") from None
-    if not 0 <= exact < Decimal(10) ** 17:
+    amount = Decimal(value)
+    if not amount.is_finite() or not 0 <= amount < Decimal(10) ** 17:
         raise ValueError("must be an amount of at most 17 digits before the point and no sign")
+    exact = amount.quantize(Decimal("0.01"))
     if exact != amount:
         raise ValueError("has more than two decimals")
     return exact
@@ -88,10 +85,21 @@ def _date(value: Any) -> int | None:
     return number
 
 
-Whole = Annotated[int | None, BeforeValidator(_whole)]
+Digit = Annotated[Annotated[int, Field(le=9)] | None, BeforeValidator(_whole)]
+Code2 = Annotated[Annotated[int, Field(le=99)] | None, BeforeValidator(_whole)]
+Code5 = Annotated[Annotated[int, Field(le=99_999)] | None, BeforeValidator(_whole)]
+Reference = Annotated[Annotated[int, Field(ge=1, le=9_999_999)] | None, BeforeValidator(_whole)]
 Amount = Annotated[Decimal | None, BeforeValidator(_amount)]
 Day = Annotated[int | None, BeforeValidator(_date)]
-Words = Annotated[str | None, BeforeValidator(_text)]
+Text1 = Annotated[Annotated[str, Field(max_length=1)] | None, BeforeValidator(_text)]
+Text10 = Annotated[Annotated[str, Field(max_length=10)] | None, BeforeValidator(_text)]
+Text15 = Annotated[Annotated[str, Field(max_length=15)] | None, BeforeValidator(_text)]
+Text18 = Annotated[Annotated[str, Field(max_length=18)] | None, BeforeValidator(_text)]
+Text20 = Annotated[Annotated[str, Field(max_length=20)] | None, BeforeValidator(_text)]
+Text30 = Annotated[Annotated[str, Field(max_length=30)] | None, BeforeValidator(_text)]
+Text40 = Annotated[Annotated[str, Field(max_length=40)] | None, BeforeValidator(_text)]
+Text50 = Annotated[Annotated[str, Field(max_length=50)] | None, BeforeValidator(_text)]
+Text150 = Annotated[Annotated[str, Field(max_length=150)] | None, BeforeValidator(_text)]
 
 
 class Orden(BaseModel):
@@ -99,39 +107,39 @@ class Orden(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    institucionContraparte: Annotated[Whole, Field(le=99_999)] = None
-    empresa: Annotated[Words, Field(max_length=15)] = None
+    institucionContraparte: Code5 = None
+    empresa: Text15 = None
     fechaOperacion: Day = None
-    folioOrigen: Annotated[Words, Field(max_length=50)] = None
-    claveRastreo: Annotated[Words, Field(max_length=30)] = None
-    institucionOperante: Annotated[Whole, Field(le=99_999)] = None
+    folioOrigen: Text50 = None
+    claveRastreo: Text30 = None
+    institucionOperante: Code5 = None
     monto: Amount = None
-    tipoPago: Annotated[Whole, Field(le=99)] = None
-    tipoCuentaOrdenante: Annotated[Whole, Field(le=99)] = None
-    nombreOrdenante: Annotated[Words, Field(max_length=40)] = None
-    cuentaOrdenante: Annotated[Words, Field(max_length=20)] = None
-    rfcCurpOrdenante: Annotated[Words, Field(max_length=18)] = None
-    tipoCuentaBeneficiario: Annotated[Whole, Field(le=99)] = None
-    nombreBeneficiario: Annotated[Words, Field(max_length=40)] = None
-    cuentaBeneficiario: Annotated[Words, Field(max_length=20)] = None
-    rfcCurpBeneficiario: Annotated[Words, Field(max_length=18)] = None
-    emailBeneficiario: Annotated[Words, Field(max_length=150)] = None
-    tipoCuentaBeneficiario2: Annotated[Whole, Field(le=99)] = None
-    nombreBeneficiario2: Annotated[Words, Field(max_length=40)] = None
-    cuentaBeneficiario2: Annotated[Words, Field(max_length=20)] = None
-    rfcCurpBeneficiario2: Annotated[Words, Field(max_length=18)] = None
-    conceptoPago: Annotated[Words, Field(max_length=40)] = None
-    conceptoPago2: Annotated[Words, Field(max_length=40)] = None
-    claveCatUsuario1: Annotated[Words, Field(max_length=50)] = None
-    claveCatUsuario2: Annotated[Words, Field(max_length=50)] = None
-    clavePago: Annotated[Words, Field(max_length=10)] = None
-    referenciaCobranza: Annotated[Words, Field(max_length=40)] = None
-    referenciaNumerica: Annotated[Whole, Field(ge=1, le=9_999_999)] = None
-    tipoOperacion: Annotated[Whole, Field(le=99)] = None
-    topologia: Annotated[Words, Field(max_length=1)] = None
-    usuario: Annotated[Words, Field(max_length=50)] = None
-    medioEntrega: Annotated[Whole, Field(le=99)] = None
-    prioridad: Annotated[Whole, Field(le=9)] = None
+    tipoPago: Code2 = None
+    tipoCuentaOrdenante: Code2 = None
+    nombreOrdenante: Text40 = None
+    cuentaOrdenante: Text20 = None
+    rfcCurpOrdenante: Text18 = None
+    tipoCuentaBeneficiario: Code2 = None
+    nombreBeneficiario: Text40 = None
+    cuentaBeneficiario: Text20 = None
+    rfcCurpBeneficiario: Text18 = None
+    emailBeneficiario: Text150 = None
+    tipoCuentaBeneficiario2: Code2 = None
+    nombreBeneficiario2: Text40 = None
+    cuentaBeneficiario2: Text20 = None
+    rfcCurpBeneficiario2: Text18 = None
+    conceptoPago: Text40 = None
+    conceptoPago2: Text40 = None
+    claveCatUsuario1: Text50 = None
+    claveCatUsuario2: Text50 = None
+    clavePago: Text10 = None
+    referenciaCobranza: Text40 = None
+    referenciaNumerica: Reference = None
+    tipoOperacion: Code2 = None
+    topologia: Text1 = None
+    usuario: Text50 = None
+    medioEntrega: Code2 = None
+    prioridad: Digit = None
     iva: Amount = None
 
     def joined(self) -> str:

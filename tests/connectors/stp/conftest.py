@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -206,7 +206,7 @@ def dialect() -> str:
 
 
 @pytest.fixture
-async def rail(
+async def rail(  # noqa: PLR0917 (fixtures)
     migrated_url: str, key_files: tuple[Path, Path], tmp_path: Path, clock: Clock, rules: Rules, dialect: str
 ) -> AsyncIterator[Rail]:
     private, public = key_files
@@ -275,7 +275,7 @@ def eventually() -> Callable[[Callable[[], Any]], Awaitable[None]]:
 
 
 @pytest.fixture
-def alerts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+def alerts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
     """What people were alerted to while the test ran."""
     from connectors.stp import dispatch
 
@@ -289,4 +289,4 @@ def alerts(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str
             return lambda *_, **__: None
 
     monkeypatch.setattr(dispatch, "log", Log())
-    yield found
+    return found
