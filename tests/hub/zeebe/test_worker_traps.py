@@ -391,7 +391,7 @@ class TestLogs:
     @pytest.mark.parametrize(
         "error", [None, Unavailable("away"), RuntimeError("no place for Juan Perez"), KeyError("Juan Perez")]
     )
-    async def test_no_variable_value_is_written_however_a_job_ends(  # noqa: PLR0917
+    async def test_no_variable_value_is_written_however_a_job_ends(
         self, gateway, scripted_engine, working, until, written, error
     ):
         variables = '{"payment_id": "p-77", "text": "Juan Perez"}'
