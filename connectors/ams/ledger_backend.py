@@ -1,0 +1,128 @@
+"""Our own ledger as the account system: the tenant's book, one database round trip per call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from connectors.ams import model
+from hub.database import ping
+from hub.errors import Rejected
+from hub.money import Money
+from hub.transfer import IdentifierType, Party, PaymentId, TenantId
+from ledger.book import Ledger
+from ledger.model import (
+    STP_SETTLEMENT,
+    AccountClosed,
+    AccountFrozen,
+    AccountRef,
+    AmountNotAllowed,
+    CurrencyMismatch,
+    InsufficientFunds,
+    LedgerRefused,
+    Leg,
+    SameAccount,
+    UnknownAccount,
+)
+from ledger.queries import LedgerQueries
+
+REFUSED_AS: Final[dict[type[LedgerRefused], type[Rejected]]] = {
+    UnknownAccount: model.AccountUnknown,
+    AccountClosed: model.AccountClosed,
+    AccountFrozen: model.AccountFrozen,
+    CurrencyMismatch: model.CurrencyMismatch,
+    InsufficientFunds: model.InsufficientFunds,
+    AmountNotAllowed: model.AmountNotAllowed,
+    SameAccount: model.AmountNotAllowed,
+}
+"""What each businesslike refusal of the book is called by a payment. The others are conflicts: no correct process meets
+them."""
+
+
+class LedgerBackend:
+    """Implements `connectors.ams.client.AccountSystem`. An account is named by the customer's number for it."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+        self._book = Ledger(engine, actor="ams")
+        self._queries = LedgerQueries(engine)
+
+    async def lookup(self, tenant: TenantId, id_type: IdentifierType, identifier: str) -> model.AccountFound:
+        with _refusals():
+            found = await self._queries.account(tenant, id_type, identifier)
+        return model.AccountFound(
+            account=found.ref.owner,
+            currency=found.currency,
+            holder_name=found.holder_name,
+            takes_debits=not (found.closed or found.debits_frozen),
+            takes_credits=not (found.closed or found.credits_frozen),
+        )
+
+    async def quote(self, tenant: TenantId, payer: Party, payee: Party, amount: Money) -> model.Quote:
+        with _refusals():
+            quote = await self._book.quote(
+                tenant,
+                (payer.id_type, payer.identifier),
+                (payee.id_type, payee.identifier),
+                amount,
+                routable=payee.id_type in model.ROUTABLE,
+            )
+        return model.Quote(quote.payer_account, quote.payee_account, quote.fee)
+
+    async def hold(self, tenant: TenantId, payment: PaymentId, account: str, amount: Money, fee: Money) -> None:
+        with _refusals():
+            await self._book.hold(
+                tenant, hold_of(payment), AccountRef.customer(account), amount, fee, reference=payment
+            )
+
+    async def book(self, tenant: TenantId, payment: PaymentId, payee_account: str) -> None:
+        await self._capture(tenant, payment, AccountRef.customer(payee_account))
+
+    async def capture(self, tenant: TenantId, payment: PaymentId) -> None:
+        await self._capture(tenant, payment, STP_SETTLEMENT)
+
+    async def _capture(self, tenant: TenantId, payment: PaymentId, to: AccountRef) -> None:
+        with _refusals():
+            await self._book.capture(tenant, hold_of(payment), f"{payment}:capture", to)
+
+    async def release(self, tenant: TenantId, payment: PaymentId) -> None:
+        with _refusals():
+            await self._book.release(tenant, hold_of(payment), f"{payment}:release")
+
+    async def credit(self, tenant: TenantId, payment: PaymentId, account: str, amount: Money) -> None:
+        with _refusals():
+            await self._book.post(
+                tenant,
+                f"{payment}:credit",
+                [Leg(debit=STP_SETTLEMENT, credit=AccountRef.customer(account), amount=amount)],
+                reference=payment,
+                reason="transfer-received",
+            )
+
+    async def balance(self, tenant: TenantId, account: str, currency: str) -> model.AccountBalance:
+        with _refusals():
+            found = await self._queries.balance(tenant, AccountRef.customer(account), currency)
+        return model.AccountBalance(found.booked, found.held)
+
+    async def ping(self) -> None:
+        await ping(self._engine)
+
+
+def hold_of(payment: PaymentId) -> str:
+    """The operation id under which a payment's hold stands in the book."""
+    return f"{payment}:hold"
+
+
+@contextmanager
+def _refusals() -> Iterator[None]:
+    try:
+        yield
+    except LedgerRefused as refused:
+        kind = REFUSED_AS.get(type(refused))
+        if kind is None:
+            raise model.AccountSystemConflict(str(refused)) from refused
+        detail = "payer and payee are one account" if isinstance(refused, SameAccount) else refused.detail
+        raise kind(detail) from refused

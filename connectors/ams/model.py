@@ -1,0 +1,198 @@
+"""Our words for what an account system does: five jobs, their results and their refusals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import ClassVar, Final, Literal
+
+from hub.errors import Rejected
+from hub.jobs import Job, Result
+from hub.money import Money
+from hub.transfer import IdentifierType, Outcome, Party, PaymentId, Reason, TenantId
+
+# --- Refusals: a certain no, and nothing moved ----------------------------------------------------------------------
+
+
+class AccountUnknown(Rejected):
+    """No account answers to that identifier, and no rail could find one."""
+
+    reason = Reason.ACCOUNT_UNKNOWN
+
+
+class AccountClosed(Rejected):
+    """The account is closed."""
+
+    reason = Reason.ACCOUNT_CLOSED
+
+
+class AccountFrozen(Rejected):
+    """The payer's account takes no debits, or the payee's no credits."""
+
+    reason = Reason.ACCOUNT_FROZEN
+
+
+class CurrencyMismatch(Rejected):
+    """The account is kept in another currency."""
+
+    reason = Reason.CURRENCY_MISMATCH
+
+
+class AmountNotAllowed(Rejected):
+    """The fee table has no band for the amount, it exceeds what an account can hold, or both parties are one account."""
+
+    reason = Reason.AMOUNT_NOT_ALLOWED
+
+
+class InsufficientFunds(Rejected):
+    """The payer's balance, less what is held, does not cover amount and fee."""
+
+    reason = Reason.INSUFFICIENT_FUNDS
+
+
+class AccountSystemConflict(Exception):
+    """The account system and the process disagree about this payment: a hold was captured where it should be released,
+    or an operation is repeated with other input. Only a person can tell why, so it becomes an incident at once.
+    """
+
+
+# --- Values ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class AccountFound:
+    """An account as an identifier finds it."""
+
+    account: str
+    currency: str
+    holder_name: str | None
+    takes_debits: bool
+    takes_credits: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The parties' accounts and what the transfer costs the payer on top of its amount."""
+
+    payer_account: str
+    payee_account: str | None
+    """`None` when the payee has no account at this tenant: a rail has to reach it."""
+
+    fee: Money
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBalance:
+    """What an account holds."""
+
+    booked: Money
+    held: Money
+
+    @property
+    def available(self) -> Money:
+        return self.booked - self.held
+
+
+ROUTABLE: Final = frozenset({IdentifierType.CLABE, IdentifierType.CARD, IdentifierType.MSISDN})
+"""Identifiers that say by themselves where the payee is, so that a rail may reach one who is no customer of ours."""
+
+# --- Jobs: all safe to run twice, all answered by the first run's answer --------------------------------------------
+
+
+class TransferQuoted(Result):
+    """What the payment needs to go on."""
+
+    payer_account: str
+    payee_account: str | None
+    fee: int
+    """Minor units, on top of the amount."""
+
+    on_us: bool
+    """The payee is a customer of the same tenant."""
+
+
+class QuoteTransfer(Job[TransferQuoted]):
+    """Find the parties' accounts and the fee. Writes nothing."""
+
+    job_type: ClassVar[str] = "ams.quote-transfer"
+    rejections = (AccountUnknown, AccountClosed, AccountFrozen, CurrencyMismatch, AmountNotAllowed)
+    timeout: ClassVar[timedelta] = timedelta(seconds=30)
+    attempts: ClassVar[int] = 60
+    """About an hour of the account system being away before an operator sees an incident; so for each job here."""
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    amount: int
+    """Minor units."""
+
+    currency: str
+    payer: Party
+    payee: Party
+
+
+class HoldFunds(Job[Result]):
+    """Set the payer's money and the fee aside until the payment's outcome is known. Time alone never frees it (H3)."""
+
+    job_type: ClassVar[str] = "ams.hold-funds"
+    rejections = (
+        InsufficientFunds,
+        AccountUnknown,
+        AccountClosed,
+        AccountFrozen,
+        CurrencyMismatch,
+        AmountNotAllowed,
+    )
+    timeout: ClassVar[timedelta] = timedelta(seconds=30)
+    attempts: ClassVar[int] = 60
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    payer_account: str
+    amount: int
+    """Minor units."""
+
+    fee: int
+    currency: str
+
+
+class TransferBooked(Result):
+    """The money is on the payee's account."""
+
+    outcome: Outcome = Outcome.SETTLED
+    reason: Reason = Reason.NONE
+    reason_detail: Literal[None] = None
+
+
+class BookTransfer(Job[TransferBooked]):
+    """Pay the held money to a payee of the same tenant, and the fee to fee income, in one transaction."""
+
+    job_type: ClassVar[str] = "ams.book-transfer"
+    rejections = (AccountUnknown, AccountClosed, AccountFrozen, CurrencyMismatch, AmountNotAllowed)
+    timeout: ClassVar[timedelta] = timedelta(seconds=30)
+    attempts: ClassVar[int] = 60
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    payee_account: str
+
+
+class CaptureHold(Job[Result]):
+    """The rail has paid: move the held money to the rail's settlement account, and the fee to fee income."""
+
+    job_type: ClassVar[str] = "ams.capture-hold"
+    timeout: ClassVar[timedelta] = timedelta(seconds=30)
+    attempts: ClassVar[int] = 60
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+
+
+class ReleaseHold(Job[Result]):
+    """The payment will not be made: give the held money back, the fee included."""
+
+    job_type: ClassVar[str] = "ams.release-hold"
+    timeout: ClassVar[timedelta] = timedelta(seconds=30)
+    attempts: ClassVar[int] = 60
+
+    payment_id: PaymentId
+    tenant_id: TenantId

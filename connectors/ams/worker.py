@@ -1,0 +1,54 @@
+"""The account system's jobs, each one call to it."""
+
+from __future__ import annotations
+
+from connectors.ams.client import AccountSystem
+from connectors.ams.model import (
+    BookTransfer,
+    CaptureHold,
+    HoldFunds,
+    QuoteTransfer,
+    ReleaseHold,
+    TransferBooked,
+    TransferQuoted,
+)
+from hub.jobs import Result, handles
+from hub.money import Money
+
+
+class AmsWorker:
+    """Does what the drawings ask of the account system."""
+
+    def __init__(self, accounts: AccountSystem) -> None:
+        self._accounts = accounts
+
+    @handles(QuoteTransfer)
+    async def quote_transfer(self, job: QuoteTransfer) -> TransferQuoted:
+        quote = await self._accounts.quote(job.tenant_id, job.payer, job.payee, Money(job.amount, job.currency))
+        return TransferQuoted(
+            payer_account=quote.payer_account,
+            payee_account=quote.payee_account,
+            fee=quote.fee.minor,
+            on_us=quote.payee_account is not None,
+        )
+
+    @handles(HoldFunds)
+    async def hold_funds(self, job: HoldFunds) -> Result:
+        amount, fee = Money(job.amount, job.currency), Money(job.fee, job.currency)
+        await self._accounts.hold(job.tenant_id, job.payment_id, job.payer_account, amount, fee)
+        return Result()
+
+    @handles(BookTransfer)
+    async def book_transfer(self, job: BookTransfer) -> TransferBooked:
+        await self._accounts.book(job.tenant_id, job.payment_id, job.payee_account)
+        return TransferBooked()
+
+    @handles(CaptureHold)
+    async def capture_hold(self, job: CaptureHold) -> Result:
+        await self._accounts.capture(job.tenant_id, job.payment_id)
+        return Result()
+
+    @handles(ReleaseHold)
+    async def release_hold(self, job: ReleaseHold) -> Result:
+        await self._accounts.release(job.tenant_id, job.payment_id)
+        return Result()
