@@ -39,7 +39,7 @@ class CurrencyMismatch(Rejected):
 
 
 class AmountNotAllowed(Rejected):
-    """The fee table has no band for the amount, it exceeds what an account can hold, or both parties are one account."""
+    """No band of the fee table has the amount, an account could not hold it, or both parties are one account."""
 
     reason = Reason.AMOUNT_NOT_ALLOWED
 
