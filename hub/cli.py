@@ -60,10 +60,11 @@ def _fail(problem: str, *, as_json: bool, **more: Any) -> NoReturn:
 @contextmanager
 def _explained(*kinds: type[Exception], as_json: bool = False) -> Iterator[None]:
     """Turn the errors that a person can mend into one sentence and exit code 1."""
+    understood: tuple[type[Exception], ...] = (SettingsError, *kinds)
     try:
         yield
-    except (SettingsError, *kinds) as error:
-        _fail(str(error), as_json=as_json)
+    except understood as error:
+        _fail(str(error.args[0]) if isinstance(error, KeyError) else str(error), as_json=as_json)
 
 
 def use_stack(data_dir: Path | None) -> None:
@@ -141,7 +142,7 @@ def deploy(*, data_dir: DataFolder = None, as_json: AsJson = False) -> None:
     with _explained(NotServed, Unavailable, as_json=as_json):
         migrate_all(*_databases())
         deployed = asyncio.run(give(read(EngineSettings)))
-    names = [f"{one.id} v{one.version}" for one in deployed.all]
+    names = [f"{one.id} v{one.version}" for one in (*deployed.processes, *deployed.decisions)]
     _say({"deployed": names}, "Deployed " + ", ".join(names) + ".", as_json=as_json)
 
 

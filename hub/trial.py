@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from pydantic import SecretStr
 
 from hub.local import LocalHub, deploy, migrate_all
@@ -145,6 +146,12 @@ class TrialHub:
     def deaths(self, name: str) -> int:
         """How often a process died and was started again."""
         return self._kept[name].deaths
+
+    def cpu_seconds(self) -> float:
+        """Processor time that the running processes have used, the pretend STP's included."""
+        running = (kept.running for kept in self._kept.values())
+        used = (psutil.Process(process.pid).cpu_times() for process in running if process is not None)
+        return sum(times.user + times.system for times in used)
 
     async def ready(self, name: str, within: float = 60) -> None:
         """Wait until a process answers that it is ready. Raises `TimeoutError`."""

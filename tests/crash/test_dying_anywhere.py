@@ -1,4 +1,4 @@
-"""Each process is killed at each of its named points while payments run: nothing lost, nothing doubled, no hold left."""
+"""Each process is killed at each of its named points while payments run: nothing lost or doubled, no hold left."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
+from sqlalchemy.engine import make_url
 
 from hub.trial import BBVA, TrialHub, transfer
-from ledger.verify import open_holds, verify
+from ledger.verify import verify
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
@@ -30,6 +32,16 @@ def failpoints(places: list[str]) -> list[str]:
         file for place in places for file in ([Path(place)] if place.endswith(".py") else Path(place).rglob("*.py"))
     ]
     return sorted({name for file in files for name in re.findall(r'failpoint\("([^"]+)"\)', file.read_text())})
+
+
+def held(url: str) -> int:
+    """Minor units still set aside in the whole book."""
+    with psycopg.connect(
+        make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    ) as connection:
+        row = connection.execute("SELECT coalesce(sum(hold_out), 0) FROM ledger.balance").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def test_every_failpoint_belongs_to_a_process_that_is_killed_there():
@@ -70,7 +82,7 @@ async def test_two_hundred_payments_survive_every_process_dying_at_every_point(
         ledger_url = hub.environment["PAYHUB_LEDGER_DATABASE_URL"]
         report = await verify(ledger_url)
         assert report.sound, str(report)
-        assert await open_holds(ledger_url) == 0
+        assert held(ledger_url) == 0
         orders = await hub.simulated_orders()
         assert max(Counter(order["claveRastreo"] for order in orders).values()) == 1
         settled = {order["conceptoPago"] for order in orders if order["estado"] == "LQ"}
