@@ -65,8 +65,8 @@ class Job(BaseModel, Generic[R_co]):
     timeout: ClassVar[timedelta] = timedelta(seconds=60)
     """How long the engine waits before it gives the job to somebody else: longer than the slowest outside call."""
 
-    attempts: ClassVar[int] = 10
-    """How often an `Unavailable` or `Uncertain` job is tried before an operator sees an incident."""
+    attempts: ClassVar[int] = 60
+    """How often an `Unavailable` or `Uncertain` job is tried before an operator sees an incident: nearly an hour."""
 
     backoff: ClassVar[timedelta] = timedelta(milliseconds=500)
     """The first pause; it doubles each time, with jitter, up to a minute."""
