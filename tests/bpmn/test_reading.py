@@ -22,7 +22,7 @@ def test_the_folder_holds_the_payers_transfer_its_two_rails_and_the_table_that_c
 
 def test_a_process_tells_its_jobs_messages_calls_timers_and_ends():
     drawn = payer_transfer()
-    assert ("hold-funds", "ams.hold-funds", "10") in {(j.element, j.job_type, j.retries) for j in drawn.jobs}
+    assert ("hold-funds", "ams.hold-funds", "60") in {(j.element, j.job_type, j.retries) for j in drawn.jobs}
     assert {(m.message, m.correlation, m.starts) for m in drawn.messages} == {
         ("channel.payment-accepted", None, True),
         ("operator.outcome-decided", "=payment_id", False),
