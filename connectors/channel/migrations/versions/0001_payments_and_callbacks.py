@@ -89,14 +89,14 @@ def upgrade() -> None:
         CREATE INDEX callback_due ON channel.callback (next_attempt_at) WHERE state = 'DUE';
 
         CREATE FUNCTION channel.refuse_change() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN RAISE EXCEPTION 'rows of %.% never change', TG_TABLE_SCHEMA, TG_TABLE_NAME; END $$;
+            $$ BEGIN RAISE EXCEPTION 'rows of this table never change'; END $$;
         CREATE TRIGGER payment_outcome_never_changes BEFORE UPDATE OR DELETE OR TRUNCATE ON channel.payment_outcome
             FOR EACH STATEMENT EXECUTE FUNCTION channel.refuse_change();
 
         CREATE FUNCTION channel.keep_final_outcome() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF OLD.outcome <> 'UNKNOWN' AND NEW.outcome IS DISTINCT FROM OLD.outcome THEN
-                RAISE EXCEPTION 'payment % is % for ever', OLD.id, OLD.outcome;
+                RAISE EXCEPTION 'a final outcome never changes';
             END IF;
             RETURN NEW;
         END $$;
