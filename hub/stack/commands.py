@@ -44,9 +44,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object inst
 
 
 def add_stack_commands(
-    app: typer.Typer, hub: Callable[[], Hub], findings: Callable[[], Sequence[Finding]] = tuple
+    app: typer.Typer, hub: Callable[[Path], Hub], findings: Callable[[], Sequence[Finding]] = tuple
 ) -> None:
-    """Add the stack's commands to `app`. `hub` gives what runs on the servers, `findings` more lines for `doctor`."""
+    """Add the stack's commands to `app`.
+
+    `hub` is given the data folder and says what runs on its servers; `findings` are more lines for `doctor`.
+    """
 
     @app.command()
     def up(
@@ -62,11 +65,11 @@ def add_stack_commands(
         as_json: AsJson = False,
     ) -> None:
         """Start the servers and the hub's processes, and keep them running."""
-        folder = data_dir or default_data_folder()
+        folder = (data_dir or default_data_folder()).resolve()
         display = Display(quiet=as_json and not sys.stderr.isatty())
         with _failures(display, as_json=as_json):
             wishes = Wishes(folder, profile, parse_assignments(port or []), free_ports, bound_to)
-            bring_up(wishes, hub(), display, lambda state: _announce(state, as_json=as_json), detach=detach)
+            bring_up(wishes, hub(folder), display, lambda state: _announce(state, as_json=as_json), detach=detach)
 
     @app.command()
     def down(*, data_dir: DataFolder = None, as_json: AsJson = False) -> None:
@@ -95,7 +98,7 @@ def add_stack_commands(
         """Check whether this machine can run the stack, and say what to do when it cannot."""
         folder = (data_dir or default_data_folder()).resolve()
         with _failures(Display(), as_json=as_json):
-            found = [*examine(folder, shared_cache(), hub()), *findings()]
+            found = [*examine(folder, shared_cache(), hub(folder)), *findings()]
             _show_findings(found, as_json=as_json)
             if any(finding.verdict == "bad" for finding in found):
                 raise typer.Exit(1)

@@ -182,8 +182,8 @@ def _server_folder(state: StackState, data_folder: Path, user: ServerUser | None
     try:
         _OUTSIDE_FOLDER.mkdir(parents=True, exist_ok=True)
         _OUTSIDE_FOLDER.chmod(0o755)
-        for other in _OUTSIDE_FOLDER.iterdir():  # of a data folder in this place that was removed since
-            if (other / "belongs-to").is_file() and (other / "belongs-to").read_text("utf-8") == str(data_folder):
+        for other in _OUTSIDE_FOLDER.iterdir():
+            if _is_orphaned(other / "belongs-to", data_folder):
                 shutil.rmtree(other, ignore_errors=True)
         folder = _OUTSIDE_FOLDER / uuid.uuid4().hex[:12]
         folder.mkdir(mode=0o711)
@@ -195,6 +195,18 @@ def _server_folder(state: StackState, data_folder: Path, user: ServerUser | None
             "Name a data folder that every user can enter with --data-dir, for instance /var/lib/payhub-data.",
         ) from error
     return folder
+
+
+def _is_orphaned(owner_file: Path, data_folder: Path) -> bool:
+    """Whether the data folder that a servers' folder belongs to was removed: with it went the keys to the data.
+
+    `data_folder` is known to begin anew. Others count as removed after a day, as a disk may be away for a while.
+    """
+    try:
+        owner, age = Path(owner_file.read_text("utf-8")), time.time() - owner_file.stat().st_mtime
+    except OSError:
+        return False
+    return owner == data_folder or (not owner.exists() and age > 86_400)
 
 
 def require_room(data_folder: Path, profile: Profile) -> None:

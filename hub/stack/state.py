@@ -130,11 +130,15 @@ def load_state(data_folder: Path) -> StackState | None:
         return StackState.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         return None
-    except (ValidationError, OSError) as error:
+    except OSError as error:
+        raise StackError(f"{path} cannot be read: {error.strerror}.", "Run payhub as the user who owns it.") from error
+    except ValidationError as error:
+        # Without the values, which are secrets.
+        fields = ", ".join(".".join(str(key) for key in problem["loc"]) or "JSON" for problem in error.errors())
         raise StackError(
-            f"{path} cannot be read as a stack: {error}.",
+            f"{path} cannot be read as a stack: wrong or missing are {fields}.",
             "Restore it, or remove the folder to begin with an empty one.",
-        ) from error
+        ) from None
 
 
 def save_state(data_folder: Path, state: StackState) -> None:
