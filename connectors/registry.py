@@ -1,20 +1,34 @@
-"""Every connector, listed once. To add one, import it here."""
+"""Every connector, listed once: the module that holds its `CONNECTOR`, and the services it provides.
+
+The modules are imported when they are asked for, so that a worker carries its own connector and no other.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib import import_module
 from typing import Final
 
-from connectors.ams.connector import CONNECTOR as AMS
-from connectors.channel.connector import CONNECTOR as CHANNEL
-from connectors.stp.connector import CONNECTOR as STP
 from hub.connector import Connector
 
-ALL: Final[tuple[Connector, ...]] = (CHANNEL, AMS, STP)
+MODULES: Final[Mapping[str, str]] = {
+    "channel": "connectors.channel.connector",
+    "ams": "connectors.ams.connector",
+    "stp": "connectors.stp.connector",
+}
+
+SERVICES: Final[Mapping[str, str]] = {"channel": "channel", "stp-callbacks": "stp", "stp-simulator": "stp"}
+"""Which connector provides which HTTP service."""
 
 
 def by_name(name: str) -> Connector:
     """The connector called `name`. Raises `KeyError` with the names there are."""
-    for connector in ALL:
-        if connector.name == name:
-            return connector
-    raise KeyError(f"there is no connector {name!r}; there are {', '.join(c.name for c in ALL)}")
+    if name not in MODULES:
+        raise KeyError(f"there is no connector {name!r}; there are {', '.join(MODULES)}")
+    found: Connector = import_module(MODULES[name]).CONNECTOR
+    return found
+
+
+def every() -> tuple[Connector, ...]:
+    """All connectors, in the order of the list."""
+    return tuple(by_name(name) for name in MODULES)

@@ -85,12 +85,11 @@ def _databases() -> tuple[str, str]:
 
 def _stack_commands() -> None:
     from hub.stack.commands import add_stack_commands
-    from hub.stack.state import default_data_folder
 
-    def local_hub(data_folder: Path | None = None) -> Any:
+    def local_hub(data_folder: Path) -> Any:
         from hub.local import LocalHub
 
-        return LocalHub(data_folder or default_data_folder())
+        return LocalHub(data_folder)
 
     add_stack_commands(app, local_hub)
 
@@ -119,16 +118,17 @@ def serve(
     port: Annotated[int, typer.Option(help="Port to serve on; 0: any free one.")] = 0,
 ) -> None:
     """Serve one HTTP service until told to stop."""
-    from connectors.registry import ALL
+    from connectors import registry
     from hub import process
-    from ledger.service import open_ledger_service
 
-    services = {name: opened for connector in ALL for name, opened in connector.services.items()}
-    services["ledger"] = open_ledger_service
-    if service not in services:
-        _fail(f"there is no service {service!r}; there are {', '.join(sorted(services))}", as_json=False)
+    if service == "ledger":
+        from ledger.service import open_ledger_service as opened
+    elif service in registry.SERVICES:
+        opened = registry.by_name(registry.SERVICES[service]).services[service]
+    else:
+        _fail(f"there is no service {service!r}; there are ledger, {', '.join(registry.SERVICES)}", as_json=False)
     with _explained():
-        process.run(f"serve-{service}", process.provide(service, services[service], host, port))
+        process.run(f"serve-{service}", process.provide(service, opened, host, port))
 
 
 @app.command()
@@ -299,11 +299,10 @@ def bench(
     raise typer.Exit(run_benchmarks(what or ["b2", "b4"], data_dir, as_json=as_json))
 
 
-_stack_commands()
-
-
 def main() -> None:
     """The console script."""
+    if sys.argv[1:2] not in (["work"], ["serve"]):
+        _stack_commands()
     app()
 
 

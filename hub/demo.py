@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import httpx
 from fastapi import FastAPI, Request
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from standardwebhooks import Webhook, WebhookVerificationError
 
@@ -32,6 +32,7 @@ from hub.stack.errors import NotRunning
 from hub.stack.launcher import Wishes
 from hub.stack.ports import choose_free
 from hub.stack.state import StackState, load_state
+from hub.telemetry import configure_logging
 from hub.transfer import TransferState
 from ledger.model import AccountKind
 from ledger.verify import Report, verify
@@ -104,6 +105,8 @@ def run_demo(file: Path, seed_file: Path, folder: Path, *, leave: bool, free_por
     """
     payments = read_payments(file)
     console = Console(stderr=as_json)
+    if not console.is_terminal:
+        console = Console(stderr=as_json, width=160)  # lines of a log, not of a screen
     ours = _start(folder, free_ports=free_ports, quiet=as_json)
     try:
         state = load_state(folder)
@@ -161,7 +164,11 @@ class Demo:
 
     def run(self) -> None:
         """Everything that is shown, in order."""
-        asyncio.run(self._all())
+        configure_logging("demo", level="WARNING")
+        try:
+            asyncio.run(self._all())
+        except* DemoFailed as failed:
+            raise DemoFailed("; ".join(str(one) for one in failed.exceptions)) from None
         self._console.print(self._table())
         self._console.print(str(self._report))
         at_stp, here = self._books
@@ -317,7 +324,11 @@ class Demo:
 
     async def _effect(self, shown: Shown) -> str:
         """What the book says the payment did to the payer."""
-        found = (await self._ledger(shown.tenant, f"/ledger/payments/{shown.payment_id}/transactions"))["transactions"]
+        try:
+            answer = await self._ledger(shown.tenant, f"/ledger/payments/{shown.payment_id}/transactions")
+        except httpx.HTTPStatusError:  # refused before anything was booked: the book does not know it
+            return "none"
+        found = answer["transactions"]
         paid = [
             Money.parse(posting["amount"], posting["currency"])
             for transaction in found
@@ -364,7 +375,8 @@ class Demo:
     def _table(self) -> Table:
         table = Table(title="What became of each payment", show_lines=False)
         for column in ("payment", "shows", "outcome", "ledger effect on the payer", "told", "seconds"):
-            table.add_column(column, justify="right" if column in {"told", "seconds"} else "left")
+            justify: JustifyMethod = "right" if column in {"told", "seconds"} else "left"
+            table.add_column(column, justify=justify, no_wrap=column in {"payment", "outcome"})
         for shown in self._payments:
             outcome = f"{shown.state} {'' if shown.reason == 'none' else shown.reason}".rstrip()
             colour = "green" if shown.as_expected else "red"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import bpmn
-from connectors.registry import ALL
+from connectors import registry
 from connectors.stp.signature import generate_key_pair
 from hub.api import serve
 from hub.drawn import Finding, check
@@ -32,6 +32,9 @@ ISSUER_PORT: Final = 8104
 WORKERS: Final[Mapping[str, int]] = {"channel": 8110, "ams": 8111, "stp": 8112}
 """Default port of each worker's health page."""
 
+_LEAN: Final[Mapping[str, str]] = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
+# glibc keeps an arena per thread and gives little back; a worker's memory is a third less with two arenas.
+
 SIMULATED_PAYER_ACCOUNT: Final = "646180157000000004"
 SIMULATED_COMPANY: Final = "PAYHUB"
 
@@ -46,7 +49,7 @@ class NotServed(Exception):
 
 def differences() -> list[Finding]:
     """Every difference between the drawings and the workers, both ways."""
-    return check(bpmn.processes(), bpmn.decisions(), ALL, extra_messages=(OutcomeDecided,))
+    return check(bpmn.processes(), bpmn.decisions(), registry.every(), extra_messages=(OutcomeDecided,))
 
 
 async def deploy(settings: EngineSettings) -> Deployment:
@@ -61,7 +64,7 @@ async def deploy(settings: EngineSettings) -> Deployment:
 def migrate_all(database_url: str, ledger_url: str) -> None:
     """Bring every component's tables to the newest revision."""
     migrate("ledger.migrations", ledger_url)
-    for connector in ALL:
+    for connector in registry.every():
         if connector.migrations is not None:
             migrate(connector.migrations, database_url)
 
@@ -140,7 +143,7 @@ class LocalHub:
     def _processes(self, state: StackState) -> list[HubProcess]:
         def process(name: str, *words: str) -> HubProcess:
             port = state.ports[name]
-            return HubProcess(name, (sys.executable, "-m", "hub.cli", *words, "--port", str(port)), port)
+            return HubProcess(name, (sys.executable, "-m", "hub.cli", *words, "--port", str(port)), port, _LEAN)
 
         services = [process(f"serve-{name}", "serve", name) for name in SERVICES]
         workers = [process(f"work-{name}", "work", name) for name in WORKERS]

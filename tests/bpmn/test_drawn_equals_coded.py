@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import bpmn
-from connectors.registry import ALL
+from connectors import registry
 from hub.drawn import check
 from hub.jobs import handlers_of
 from hub.operator import OutcomeDecided
@@ -24,7 +24,7 @@ def table(heading: str) -> list[tuple[str, ...]]:
 
 
 def test_what_is_drawn_equals_what_is_coded():
-    found = check(bpmn.processes(), bpmn.decisions(), ALL, (OutcomeDecided,))
+    found = check(bpmn.processes(), bpmn.decisions(), registry.every(), (OutcomeDecided,))
     assert [str(finding) for finding in found] == []
 
 
@@ -41,7 +41,7 @@ def test_the_readme_lists_every_job_as_it_is_drawn():
 def test_the_readme_names_the_handler_of_every_job():
     handlers = {
         (handler.job.job_type, handler.run.__qualname__)
-        for connector in ALL
+        for connector in registry.every()
         for worker in connector.worker_classes
         for handler in handlers_of([object.__new__(worker)])
     }
