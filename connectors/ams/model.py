@@ -117,8 +117,6 @@ class QuoteTransfer(Job[TransferQuoted]):
     job_type: ClassVar[str] = "ams.quote-transfer"
     rejections = (AccountUnknown, AccountClosed, AccountFrozen, CurrencyMismatch, AmountNotAllowed)
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
-    attempts: ClassVar[int] = 60
-    """About an hour of the account system being away before an operator sees an incident; so for each job here."""
 
     payment_id: PaymentId
     tenant_id: TenantId
@@ -143,7 +141,6 @@ class HoldFunds(Job[Result]):
         AmountNotAllowed,
     )
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
-    attempts: ClassVar[int] = 60
 
     payment_id: PaymentId
     tenant_id: TenantId
@@ -169,7 +166,6 @@ class BookTransfer(Job[TransferBooked]):
     job_type: ClassVar[str] = "ams.book-transfer"
     rejections = (AccountUnknown, AccountClosed, AccountFrozen, CurrencyMismatch, AmountNotAllowed)
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
-    attempts: ClassVar[int] = 60
 
     payment_id: PaymentId
     tenant_id: TenantId
@@ -181,7 +177,6 @@ class CaptureHold(Job[Result]):
 
     job_type: ClassVar[str] = "ams.capture-hold"
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
-    attempts: ClassVar[int] = 60
 
     payment_id: PaymentId
     tenant_id: TenantId
@@ -192,7 +187,6 @@ class ReleaseHold(Job[Result]):
 
     job_type: ClassVar[str] = "ams.release-hold"
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
-    attempts: ClassVar[int] = 60
 
     payment_id: PaymentId
     tenant_id: TenantId

@@ -288,13 +288,13 @@ END $$;
 CREATE FUNCTION ledger.capture_hold(p_book text, p_hold_operation text, p_operation text, p_to text, p_actor text)
 RETURNS ledger.answer LANGUAGE plpgsql AS $$
 DECLARE
-    v_hash      bytea := sha256(convert_to(jsonb_build_array('capture', p_hold_operation, p_to)::text, 'UTF8'));
-    v_hold      record;
-    v_to        record;
-    v_fee       record;
-    v_state     record;
-    v_answer    ledger.answer;
-    v_principal bigint;
+    v_hash        bytea := sha256(convert_to(jsonb_build_array('capture', p_hold_operation, p_to)::text, 'UTF8'));
+    v_hold        record;
+    v_to          record;
+    v_state       record;
+    v_answer      ledger.answer;
+    v_refusal     text;
+    v_fee_account bigint;
     v_payer_seq   bigint;
     v_payer_after bigint;
     v_to_seq      bigint;
@@ -328,10 +328,11 @@ BEGIN
         RETURN ledger.refused('same-account', NULL);
     END IF;
     IF v_hold.fee > 0 THEN
-        SELECT f.* INTO v_fee FROM ledger.find_account(v_hold.book_id, 'fee-income', v_hold.asset) f;
-        IF v_fee.refusal IS NOT NULL THEN
-            RETURN ledger.refused(v_fee.refusal, 'fee-income');
-        ELSIF v_fee.account_id = v_to.account_id THEN
+        SELECT f.account_id, f.refusal INTO v_fee_account, v_refusal
+          FROM ledger.find_account(v_hold.book_id, 'fee-income', v_hold.asset) f;
+        IF v_refusal IS NOT NULL THEN
+            RETURN ledger.refused(v_refusal, 'fee-income');
+        ELSIF v_fee_account = v_to.account_id THEN
             RETURN ledger.refused('same-account', 'fee-income');
         END IF;
     END IF;
@@ -351,24 +352,23 @@ BEGIN
     IF NOT FOUND THEN
         RETURN ledger.earlier(v_hold.book_id, p_operation, v_hash);
     END IF;
-    v_principal := v_hold.amount - v_hold.fee;
     UPDATE ledger.hold_state SET captured = v_hold.amount WHERE hold_id = v_hold.id;
     INSERT INTO ledger.outbox (topic, key, txn_id)
     VALUES ('ledger.capture', coalesce(v_hold.ext_ref, p_operation), v_answer.txn_id);
     SELECT m.seq, m.after INTO v_payer_seq, v_payer_after
       FROM ledger.move(v_hold.from_account, v_hold.amount, 0, CASE WHEN v_hold.fee > 0 THEN 2 ELSE 1 END, v_hold.amount) m;
-    IF v_hold.fee > 0 AND v_to.shared AND v_fee.account_id < v_to.account_id THEN
-        SELECT m.seq, m.after INTO v_fee_seq, v_fee_after FROM ledger.move(v_fee.account_id, 0, v_hold.fee, 1, 0) m;
+    IF v_hold.fee > 0 AND v_to.shared AND v_fee_account < v_to.account_id THEN
+        SELECT m.seq, m.after INTO v_fee_seq, v_fee_after FROM ledger.move(v_fee_account, 0, v_hold.fee, 1, 0) m;
     END IF;
-    SELECT m.seq, m.after INTO v_to_seq, v_to_after FROM ledger.move(v_to.account_id, 0, v_principal, 1, 0) m;
+    SELECT m.seq, m.after INTO v_to_seq, v_to_after FROM ledger.move(v_to.account_id, 0, v_hold.amount - v_hold.fee, 1, 0) m;
     IF v_hold.fee > 0 AND v_fee_seq IS NULL THEN
-        SELECT m.seq, m.after INTO v_fee_seq, v_fee_after FROM ledger.move(v_fee.account_id, 0, v_hold.fee, 1, 0) m;
+        SELECT m.seq, m.after INTO v_fee_seq, v_fee_after FROM ledger.move(v_fee_account, 0, v_hold.fee, 1, 0) m;
     END IF;
     INSERT INTO ledger.posting (txn_id, leg, dr_account, cr_account, asset, amount, dr_seq, dr_after, cr_seq, cr_after)
-    SELECT v_answer.txn_id, 1, v_hold.from_account, v_to.account_id, v_hold.asset, v_principal,
+    SELECT v_answer.txn_id, 1, v_hold.from_account, v_to.account_id, v_hold.asset, v_hold.amount - v_hold.fee,
            v_payer_seq - CASE WHEN v_hold.fee > 0 THEN 1 ELSE 0 END, v_payer_after + v_hold.fee, v_to_seq, v_to_after
     UNION ALL
-    SELECT v_answer.txn_id, 2, v_hold.from_account, v_fee.account_id, v_hold.asset, v_hold.fee,
+    SELECT v_answer.txn_id, 2, v_hold.from_account, v_fee_account, v_hold.asset, v_hold.fee,
            v_payer_seq, v_payer_after, v_fee_seq, v_fee_after
      WHERE v_hold.fee > 0;
     v_answer.replayed := false;
