@@ -578,6 +578,7 @@ async def _lose(receive: Receive, send: Send) -> None:
     transport = getattr(getattr(receive, "__self__", None), "transport", None)
     if transport is not None:
         transport.abort()
+        await receive()  # until the server knows that the connection has gone
         return
     # Another server than uvicorn: an answer that breaks off in the middle.
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"999")]})
@@ -625,12 +626,14 @@ def _is_institution(text: str) -> bool:
 
 def _length_fits(fields: Mapping[str, str]) -> bool:
     account = fields["cuentaBeneficiario"]
-    return _matches("[0-9]+", account) and len(account) in _LENGTHS[fields["tipoCuentaBeneficiario"]]
+    return _matches("[0-9]+", account) and len(account) in _LENGTHS.get(fields["tipoCuentaBeneficiario"], ())
 
 
 def _check_digit_fits(fields: Mapping[str, str]) -> bool:
     account = fields["cuentaBeneficiario"]
-    return fields["tipoCuentaBeneficiario"] != "40" or bool(compute_control_digit(account[:17]) == account[17])
+    if fields["tipoCuentaBeneficiario"] != "40":
+        return True
+    return _matches("[0-9]{18}", account) and bool(compute_control_digit(account[:17]) == account[17])
 
 
 def _prefix_fits(fields: Mapping[str, str]) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,8 +54,6 @@ CREATE TABLE IF NOT EXISTS callbacks (
     answer TEXT
 ) STRICT;
 """
-
-FIRST_ID: Final = 7_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ class Book:
     ) -> tuple[int, list[Due]]:
         """Take an order in, with what will happen to it."""
         with self._commit() as sql:
-            taken = sql.execute("SELECT coalesce(max(id), ?) + 1 FROM orders", (FIRST_ID,)).fetchone()[0]
+            taken = sql.execute("SELECT coalesce(max(id), ?) + 1 FROM orders", (_first_id(),)).fetchone()[0]
             sql.execute(
                 "INSERT INTO orders (id, empresa, clave, fecha_operacion, centavos, fields, captured_at, visible_from)"
                 " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -207,6 +206,11 @@ class Book:
     def open_steps(self) -> list[Due]:
         query = "SELECT id, order_id, due, step, attempts FROM steps WHERE done = 0 ORDER BY due, id"
         return [Due(**dict(row)) for row in self._sql.execute(query)]
+
+
+def _first_id() -> int:
+    """Where a new book begins to count. Two books never share ids, since whoever listens may have known the other."""
+    return 1_000_000_000 + time.time_ns() // 10_000_000 % 1_000_000_000
 
 
 def _booked(row: sqlite3.Row) -> BookedOrder:

@@ -206,7 +206,7 @@ def dialect() -> str:
 
 
 @pytest.fixture
-async def rail(  # noqa: PLR0917 (fixtures)
+async def rail(
     migrated_url: str, key_files: tuple[Path, Path], tmp_path: Path, clock: Clock, rules: Rules, dialect: str
 ) -> AsyncIterator[Rail]:
     private, public = key_files
