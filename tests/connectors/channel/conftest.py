@@ -43,7 +43,10 @@ def request_body(**changes: Any) -> dict[str, Any]:
     return {
         "clientRefId": "order-7",
         "payer": {"partyIdInfo": {"partyIdType": "MSISDN", "partyIdentifier": "525511110001"}, "name": "Ana Torres"},
-        "payee": {"partyIdInfo": {"partyIdType": "CLABE", "partyIdentifier": "012180001183597198"}, "name": "Luis Vega"},
+        "payee": {
+            "partyIdInfo": {"partyIdType": "CLABE", "partyIdentifier": "012180001183597198"},
+            "name": "Luis Vega",
+        },
         "amount": {"amount": "850.00", "currency": "MXN"},
         "note": "Rent November",
         **changes,
@@ -110,7 +113,9 @@ class Channel:
         job = ClaimPayment(payment_id=payment_id, tenant_id=tenant or self.tenant)
         return await run(self.worker(), job, facts_of(job, instance))
 
-    async def record(self, payment_id: PaymentId, outcome: Outcome, reason: Reason, detail: str | None = None) -> Ending:
+    async def record(
+        self, payment_id: PaymentId, outcome: Outcome, reason: Reason, detail: str | None = None
+    ) -> Ending:
         job = RecordOutcome(
             payment_id=payment_id, tenant_id=self.tenant, outcome=outcome, reason=reason, reason_detail=detail
         )

@@ -58,7 +58,9 @@ def test_what_is_no_address_is_said_so(text: str) -> None:
         Address.parse(text)
 
 
-@pytest.mark.parametrize("ip", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1"])
+@pytest.mark.parametrize(
+    "ip", ["127.0.0.1", "10.1.2.3", "192.168.0.1", "169.254.169.254", "::1", "fd00::1", "::ffff:10.0.0.1"]
+)
 def test_internal_addresses_are_known(ip: str) -> None:
     assert is_internal(ip)
 
