@@ -34,6 +34,9 @@ LOST: Final = frozenset(
 DEADLINE: Final = timedelta(seconds=5)
 """How long one try may take."""
 
+MOST_VARIABLES: Final = 1_000_000
+"""Characters of variables in one command. The engine answers a larger one as if it were busy, for ever."""
+
 Q = TypeVar("Q")
 A = TypeVar("A")
 

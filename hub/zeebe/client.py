@@ -25,10 +25,10 @@ from pyzeebe.proto.gateway_pb2 import (
 from hub.errors import Unavailable
 from hub.messages import Message, Published
 from hub.settings import EngineSettings
-from hub.zeebe.calls import FULL, LOST, ask, insist
+from hub.zeebe.calls import FULL, LOST, MOST_VARIABLES, ask, insist
 from hub.zeebe.channel import open_gateway
 from hub.zeebe.operate import Operations
-from hub.zeebe.refusals import EngineRefused, refusal
+from hub.zeebe.refusals import EngineRefused, InvalidRequest, refusal
 
 if TYPE_CHECKING:
     from pyzeebe.proto.gateway_pb2_grpc import GatewayAsyncStub as Gateway
@@ -81,14 +81,20 @@ class ZeebeEngine:
     async def publish(self, message: Message) -> Published:
         """Hand a message over; a repeat of the same id, within its `ttl`, changes nothing and says so.
 
-        Raises `Unavailable` when the engine did not confirm it in time: publish the same message again later.
+        Raises `Unavailable` when the engine did not confirm it in time: publish the same message again later; and
+        `InvalidRequest` when the engine will never take it.
         """
+        variables = json.dumps(message.variables())
+        if len(variables) > MOST_VARIABLES:
+            raise InvalidRequest(
+                f"publish {message.message_name}", f"{len(variables)} characters of variables, at most {MOST_VARIABLES}"
+            )
         request = PublishMessageRequest(
             name=message.message_name,
             correlationKey=message.correlation_key,
             messageId=message.message_id,
             timeToLive=int(message.ttl.total_seconds() * 1000),
-            variables=json.dumps(message.variables()),
+            variables=variables,
         )
         try:
             await insist(

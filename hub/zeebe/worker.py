@@ -32,7 +32,7 @@ from hub.failpoint import failpoint
 from hub.jobs import Handler, JobFacts
 from hub.settings import Settings, prefixed
 from hub.telemetry import logger
-from hub.zeebe.calls import gone, insist
+from hub.zeebe.calls import MOST_VARIABLES, gone, insist
 from hub.zeebe.client import ZeebeEngine
 from hub.zeebe.outcomes import Completed, Ending, Failed, Thrown, misfit, settle, stack, tries_left
 from hub.zeebe.pauses import between, source_pause
@@ -270,7 +270,8 @@ class Worker:
         if not await self._slots.opening():
             return
         request = served.poll_request
-        request.maxJobsToActivate = max(1, min(self._settings.poll_batch, self._slots.free))
+        # A full worker still takes a handful at a time: one request per job would cost the engine more than the job.
+        request.maxJobsToActivate = min(self._settings.poll_batch, max(1, self._slots.free, self._slots.size // 2))
         call = self._gateway.ActivateJobs(request, timeout=self._settings.poll_wait + 10)
         self._idle_calls.add(call)
         found = 0
@@ -353,7 +354,13 @@ class Worker:
         gateway = self._gateway
         match ending:
             case Completed():
-                complete = CompleteJobRequest(jobKey=key, variables=ending.json())
+                variables = ending.json()
+                if len(variables) > MOST_VARIABLES:
+                    told = (
+                        f"the answer is too large for a process: {len(variables)} characters, at most {MOST_VARIABLES}"
+                    )
+                    return await self._command(key, Failed(0, timedelta(), told), within)
+                complete = CompleteJobRequest(jobKey=key, variables=variables)
                 await insist("complete", gateway.CompleteJob, complete, within=within, done=gone)
                 return "completed"
             case Thrown():

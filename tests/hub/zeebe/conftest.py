@@ -246,7 +246,12 @@ def drawn() -> Callable[..., dict[str, bytes]]:
         start = '<messageEventDefinition id="start-definition" messageRef="start-message"/>' if message else ""
         body = [f'<startEvent id="start">{ends("start")}{start}</startEvent>', *(task(*one) for one in tasks)]
         if refused is not None:
-            caught = f'{ends("refused")}<errorEventDefinition id="refused-definition"/>'
+            # Thrown variables stay in the boundary event unless it maps them out.
+            outputs = "".join(
+                f'<zeebe:output source="={n}" target="{n}"/>' for n in ("outcome", "reason", "reason_detail")
+            )
+            mapped = f"<extensionElements><zeebe:ioMapping>{outputs}</zeebe:ioMapping></extensionElements>"
+            caught = f'{mapped}{ends("refused")}<errorEventDefinition id="refused-definition"/>'
             body += [
                 f'<boundaryEvent id="refused" attachedToRef="{refused[0]}">{caught}</boundaryEvent>',
                 task(refused[1], refused[2]),

@@ -148,6 +148,11 @@ class TestPublishing:
             await scripted_engine.publish(accepted(payment_id="p"))
         assert gateway.count("publish") == 1
 
+    async def test_a_message_that_is_too_large_is_refused_before_it_is_sent(self, gateway, scripted_engine, accepted):
+        with pytest.raises(InvalidRequest, match="at most 1000000"):
+            await scripted_engine.publish(accepted(payment_id="p", repeat="x" * 1_000_000))
+        assert gateway.count("publish") == 0
+
     async def test_the_unavailable_says_no_variable(self, accepted):
         async with open_engine(NOWHERE, publish_within=timedelta(seconds=0.1)) as engine:
             with pytest.raises(Unavailable) as caught:
