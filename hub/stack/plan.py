@@ -20,7 +20,7 @@ class HubProcess:
     port: int
     environment: Mapping[str, str] = field(default_factory=dict)
     """Added to the launcher's environment, the stack's variables and the plan's."""
-    startup_seconds: float = 60
+    startup_seconds: float = 120
 
 
 @dataclass(frozen=True)

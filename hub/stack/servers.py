@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import pwd
 import shutil
 import signal
 import struct
@@ -24,6 +25,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import TopicAlreadyExistsError
 from psycopg import sql
 
+from hub.stack.errors import PartFailed
 from hub.stack.packages import ProgramCache
 from hub.stack.privileges import ServerUser, give_to
 from hub.stack.state import DATABASE, DATABASE_OWNER, DATABASE_SUPERUSER, StackState
@@ -234,6 +236,11 @@ async def database_answers(url: str) -> bool:
 
 
 async def _initialise_database(site: ServerSite, home: Path, bin_folder: Path, environment: Mapping[str, str]) -> None:
+    try:
+        pwd.getpwuid(os.geteuid())
+    except KeyError:
+        reason = f"cannot run as user number {os.geteuid()}, who has no name on this machine (see /etc/passwd)"
+        raise PartFailed("postgres", reason, None, ()) from None
     # initdb wants an empty folder; one without PG_VERSION is what an interrupted attempt left.
     shutil.rmtree(home / "data", ignore_errors=True)
     password = site.write(home / "password", site.state.superuser_password.get_secret_value())
