@@ -34,6 +34,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from fastapi import FastAPI, Request
 from jwt.utils import base64url_encode
+from pydantic import TypeAdapter
+from typing_extensions import TypedDict
 
 from hub.api import Caller, NotAuthenticated, build_app
 from hub.errors import Unavailable
@@ -192,7 +194,7 @@ class _Keys:
     async def _fetch(self) -> None:
         try:
             found = read_jwks(await self._read())
-        except (OSError, httpx.HTTPError, ValueError, KeyError) as error:
+        except (OSError, httpx.HTTPError, ValueError) as error:
             log.warning("tokens.keys-not-read", error=type(error).__name__)
             return
         self._keys, self._loaded = found, time.monotonic()
@@ -210,10 +212,20 @@ def _protected(url: str) -> bool:
     return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)
 
 
+class _KeySet(TypedDict):
+    keys: list[dict[str, Any]]
+
+
+_KEY_SET: Final = TypeAdapter(_KeySet)
+
+
 def read_jwks(text: str) -> dict[str, jwt.PyJWK]:
-    """The usable keys of a JSON web key set: RS256 of 2048 bits or more, ES256, Ed25519. Others are passed over."""
+    """The usable keys of a JSON web key set: RS256 of 2048 bits or more, ES256, Ed25519. Others are passed over.
+
+    Raises `ValueError` when it is no key set.
+    """
     found: dict[str, jwt.PyJWK] = {}
-    for data in json.loads(text)["keys"]:
+    for data in _KEY_SET.validate_json(text)["keys"]:
         with suppress(jwt.PyJWTError):
             key = jwt.PyJWK(data)
             weak = isinstance(key.key, RSAPublicKey) and key.key.key_size < 2048
