@@ -90,7 +90,7 @@ def test_a_missing_variable_is_an_error():
 def test_a_job_cannot_be_changed():
     job = HoldFunds.model_validate({"payment_id": "p", "payer": {"id_type": "CLABE", "identifier": "1"}})
     with pytest.raises(ValidationError, match="frozen"):
-        job.payment_id = "other"  # type: ignore[misc]
+        job.payment_id = "other"
 
 
 def test_facts_are_there_only_for_a_job_that_an_engine_handed_out():
