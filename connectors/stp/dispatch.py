@@ -212,10 +212,11 @@ class Dispatch:
 def report(observed: Observed, word: str, *, unknown_status: bool, source: str) -> None:
     """Tell people what they must look at in an observation (L32, R7)."""
     order = observed.order
+    word = word[:20] if word.isalpha() else "?"  # what is no plain word may hold anything; the inbox has it whole
     if unknown_status:
-        alert("unknown-status", payment_id=order.payment_id, word=word[:20], source=source)
+        alert("unknown-status", payment_id=order.payment_id, word=word, source=source)
     if observed.conflict:
-        alert("contradiction", payment_id=order.payment_id, state=order.state, word=word[:20], source=source)
+        alert("contradiction", payment_id=order.payment_id, state=order.state, word=word, source=source)
     if observed.other_id:
         alert("second-order-id", payment_id=order.payment_id, stp_id=order.stp_id, source=source)
 

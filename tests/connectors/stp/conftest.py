@@ -33,9 +33,9 @@ from connectors.stp.tracking import TrackingKey, tracking_key
 from connectors.stp.worker import StpWorker, Timers
 from hub.api import serve
 from hub.database import open_database
-from hub.errors import Unavailable
 from hub.messages import Message, Published
 from hub.migrations import migrate
+from hub.testing import FakeEngine
 from hub.transfer import IdentifierType, Party, PaymentId, TenantId
 
 COMPANY = "TAMIZI"
@@ -63,31 +63,18 @@ class Clock:
         return self._moment + timedelta(seconds=time.monotonic() - self._since)
 
 
-class RecordingEngine:
-    """The engine's side of a message: it counts what is new, as the real one does by message id, and can be away."""
+class SlowEngine(FakeEngine):
+    """The kit's engine, which may take its time."""
 
-    def __init__(self) -> None:
-        self.published: list[OrderStatusChanged] = []
-        self.times_called = 0
-        self.away = False
-        self.slow_by = 0.0
-        self._ids: set[str] = set()
+    slow_by = 0.0
 
     async def publish(self, message: Message) -> Published:
-        self.times_called += 1
-        if self.slow_by:
-            await asyncio.sleep(self.slow_by)
-        if self.away:
-            raise Unavailable("engine: away for the test")
-        assert isinstance(message, OrderStatusChanged)
-        if message.message_id in self._ids:
-            return Published.ALREADY_THERE
-        self._ids.add(message.message_id)
-        self.published.append(message)
-        return Published.NEW
+        await asyncio.sleep(self.slow_by)
+        return await super().publish(message)
 
     def told(self, payment_id: str) -> list[OrderStatusChanged]:
-        return [message for message in self.published if message.payment_id == payment_id]
+        """What was published about one payment, each message once."""
+        return [message for message in self.published(OrderStatusChanged) if message.payment_id == payment_id]
 
 
 @dataclass
@@ -101,7 +88,7 @@ class Rail:
     dispatch: Dispatch
     worker: StpWorker
     callbacks: Callbacks
-    engine: RecordingEngine
+    engine: SlowEngine
     simulator: Simulator
     clock: Clock
     http: httpx.AsyncClient
@@ -210,7 +197,7 @@ async def rail(
     migrated_url: str, key_files: tuple[Path, Path], tmp_path: Path, clock: Clock, rules: Rules, dialect: str
 ) -> AsyncIterator[Rail]:
     private, public = key_files
-    engine = RecordingEngine()
+    engine = SlowEngine()
     async with open_database(migrated_url) as database, httpx.AsyncClient(timeout=20) as http:
         orders = OrderStore(database)
         callbacks = Callbacks(orders, engine, clock)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from dateutil.easter import easter as reference_easter
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,9 +19,15 @@ from connectors.stp.calendar import (
 )
 
 
-@pytest.mark.parametrize("year", range(1900, 2200))
-def test_easter_agrees_with_another_implementation(year):
-    assert easter(year) == reference_easter(year)
+@pytest.mark.parametrize(
+    "sunday",
+    ["1818-03-22", "1943-04-25", "1961-04-02", "2000-04-23", "2008-03-23", "2019-04-21", "2020-04-12", "2021-04-04",
+     "2022-04-17", "2023-04-09", "2024-03-31", "2025-04-20", "2026-04-05", "2027-03-28", "2028-04-16", "2029-04-01",
+     "2030-04-21", "2035-03-25", "2038-04-25", "2049-04-18", "2076-04-19", "2106-04-18", "2285-03-22"],
+)  # fmt: skip
+def test_easter_falls_where_the_church_has_it(sunday):
+    day = date.fromisoformat(sunday)
+    assert easter(day.year) == day
 
 
 def test_the_bank_holidays_of_2026():

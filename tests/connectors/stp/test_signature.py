@@ -20,12 +20,12 @@ def key() -> rsa.RSAPrivateKey:
     return rsa.generate_private_key(65537, 2048)
 
 
-def _pem(key, secret: bytes | None = None, form=serialization.PrivateFormat.PKCS8) -> bytes:
+def _pem(key, secret=None, form=serialization.PrivateFormat.PKCS8):
     encryption = serialization.BestAvailableEncryption(secret) if secret else serialization.NoEncryption()
     return key.private_bytes(serialization.Encoding.PEM, form, encryption)
 
 
-def _public(key) -> bytes:
+def _public(key):
     return key.public_key().public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 

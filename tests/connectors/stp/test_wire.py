@@ -79,7 +79,7 @@ def test_a_card_order_joins_as_recorded_traffic_has_it():  # L42
         empresa="TAMIZI",
         claveRastreo="CR1577408680",
         institucionOperante=90646,
-        monto="10.20",
+        monto=Decimal("10.20"),
         tipoPago=1,
         nombreOrdenante="BANCO",
         cuentaOrdenante="646180157000000004",
@@ -110,12 +110,12 @@ def test_the_34_fields_are_signed_in_stps_order():
 
 def test_an_empty_order_has_37_pipes_and_a_full_one_too():
     assert Orden().joined().count("|") == 37
-    assert Orden(conceptoPago="a b", iva=1).joined().count("|") == 37
+    assert Orden(conceptoPago="a b", iva=Decimal(1)).joined().count("|") == 37
 
 
 def test_a_zero_prints_as_zero():
     assert Orden(prioridad=0).joined().endswith("|0|||")
-    assert Orden(iva=0).joined().endswith("|0.00||")
+    assert Orden(iva=Decimal(0)).joined().endswith("|0.00||")
     assert '"prioridad":0' in Orden(prioridad=0).body("x")
 
 

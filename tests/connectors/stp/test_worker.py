@@ -57,7 +57,7 @@ async def test_an_accepted_order_is_sent_once_and_settles(rail, eventually):
 
 
 async def test_the_exact_body_is_committed_before_it_is_sent(rail):  # R1 of the claim-send-record rule
-    seen = []
+    seen: list[tuple[Sending, bool]] = []
 
     class Watching(StpHttp):
         async def register(self, body):

@@ -1,0 +1,172 @@
+"""How a broken line is told from a broken promise: against a socket that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+
+from connectors.stp.client import open_stp
+from connectors.stp.model import SendOutcome
+from connectors.stp.settings import StpSettings
+from connectors.stp.tracking import TrackingKey
+from connectors.stp.wire import NoAnswer
+
+OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 29\r\n\r\n{"resultado": {"id": 9349827}}'
+
+
+@asynccontextmanager
+async def misbehaving(behave, key_files, **changes):
+    """A client of a server that does what `behave(reader, writer)` says."""
+
+    async def handle(reader, writer):
+        try:
+            await behave(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(handle, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    times = {"connect_timeout": 1, "read_timeout": 0.4, "consult_timeout": 0.4} | changes
+    settings = StpSettings(
+        base_url=f"http://127.0.0.1:{port}", company="T", payer_account="646180110400000007",
+        private_key_file=key_files[0], **times,
+    )  # fmt: skip
+    async with open_stp(settings) as stp:
+        try:
+            yield stp
+        finally:
+            server.close()
+
+
+async def _request(reader):
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+    return head, await reader.readexactly(length)
+
+
+async def silence(reader, writer):
+    await _request(reader)
+    await asyncio.sleep(5)
+
+
+async def hang_up(reader, writer):
+    await _request(reader)
+
+
+async def reset_in_the_middle(reader, writer):
+    await reader.readexactly(10)
+    writer.transport.abort()
+
+
+async def half_an_answer(reader, writer):
+    await _request(reader)
+    writer.write(OK[:-10])
+    await writer.drain()
+
+
+async def no_http(reader, writer):
+    await _request(reader)
+    writer.write(b"hello\r\n\r\n")
+    await writer.drain()
+
+
+async def drip(reader, writer):
+    """A byte now and then: httpx's own read time-out never fires."""
+    await _request(reader)
+    for place in range(len(OK)):
+        writer.write(OK[place : place + 1])
+        await writer.drain()
+        await asyncio.sleep(0.2)
+
+
+async def flood(reader, writer):
+    await _request(reader)
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9000000\r\n\r\n")
+    for _ in range(90):
+        writer.write(b"x" * 100_000)
+        await writer.drain()
+
+
+async def redirect(reader, writer):
+    await _request(reader)
+    writer.write(b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n")
+    await writer.drain()
+    await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    "behave", [silence, hang_up, reset_in_the_middle, half_an_answer, no_http, drip, flood, redirect]
+)
+async def test_once_a_request_may_have_left_nothing_is_certain(behave, key_files):
+    async with misbehaving(behave, key_files) as stp:
+        answer = await asyncio.wait_for(stp.register("{}"), 6)
+        assert answer.outcome is SendOutcome.UNKNOWN
+        assert answer.detail
+
+
+@pytest.mark.parametrize("behave", [silence, hang_up, half_an_answer, drip, flood, redirect])
+async def test_an_inquiry_that_breaks_says_nothing(behave, key_files):
+    from connectors.stp.signature import Signer
+
+    async with misbehaving(behave, key_files) as stp:
+        signer = Signer.from_file(key_files[0])
+        answer = await asyncio.wait_for(stp.inquire("T", TrackingKey("K"), None, signer), 6)
+        assert isinstance(answer, NoAnswer)
+
+
+@pytest.mark.parametrize("base_url", ["http://127.0.0.1:1", "http://no-such-host.invalid"])
+async def test_without_a_connection_nothing_was_sent(base_url, key_files):
+    settings = StpSettings(
+        base_url=base_url, company="T", payer_account="646180110400000007", private_key_file=key_files[0],
+        connect_timeout=2,
+    )  # fmt: skip
+    async with open_stp(settings) as stp:
+        assert (await stp.register("{}")).outcome is SendOutcome.NOT_SENT
+
+
+async def test_tls_that_cannot_be_agreed_on_is_not_sent(key_files):
+    async with misbehaving(no_http, key_files) as stp:
+        stp._register_url = stp._register_url.replace("http://", "https://")
+        assert (await stp.register("{}")).outcome is SendOutcome.NOT_SENT
+
+
+async def test_a_full_pool_is_not_sent(key_files):
+    async with misbehaving(silence, key_files, connections=1, read_timeout=3, connect_timeout=0.3) as stp:
+        slow = asyncio.ensure_future(stp.register("{}"))
+        await asyncio.sleep(0.1)
+        assert (await stp.register("{}")).outcome is SendOutcome.NOT_SENT
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+
+
+async def test_the_request_is_a_put_of_utf8_json_with_exactly_the_body(key_files):  # L42
+    seen = {}
+
+    async def good(reader, writer):
+        seen["head"], seen["body"] = await _request(reader)
+        writer.write(OK.replace(b"29", b"30"))
+        await writer.drain()
+
+    async with misbehaving(good, key_files) as stp:
+        answer = await stp.register('{"conceptoPago":"x"}')
+    assert (answer.outcome, answer.stp_id) == (SendOutcome.ACCEPTED, 9349827)
+    assert seen["head"].startswith(b"PUT /speiws/rest/ordenPago/registra HTTP/1.1\r\n")
+    assert b"content-type: application/json; charset=utf-8" in seen["head"].lower()
+    assert seen["body"] == b'{"conceptoPago":"x"}'
+
+
+async def test_the_environments_proxy_is_ignored(key_files, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+
+    async def good(reader, writer):
+        await _request(reader)
+        writer.write(OK.replace(b"29", b"30"))
+        await writer.drain()
+
+    async with misbehaving(good, key_files) as stp:
+        assert (await stp.register("{}")).outcome is SendOutcome.ACCEPTED

@@ -1,0 +1,92 @@
+"""A process that dies at any of its named points, and the one that comes after it: one order at STP, one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+
+import pytest
+
+from hub.testing import Completed, Failed, run
+
+WORKER = """
+import asyncio, sys
+from datetime import timedelta
+from connectors.stp.client import open_stp
+from connectors.stp.connector import profiles
+from connectors.stp.dispatch import Dispatch, Rules
+from connectors.stp.model import SendOrder
+from connectors.stp.orders import OrderStore
+from connectors.stp.settings import StpSettings
+from connectors.stp.worker import StpWorker, Timers
+from datetime import datetime
+from hub.database import open_database
+from hub.settings import DatabaseSettings, read
+
+async def main():
+    settings, job = read(StpSettings), SendOrder.model_validate_json(sys.argv[1])
+    moment = datetime.fromisoformat(sys.argv[2])
+    known, rules = profiles(settings), Rules(True, timedelta(0), timedelta(0))
+    async with open_database(read(DatabaseSettings).url) as database, open_stp(settings) as stp:
+        orders = OrderStore(database)
+        worker = StpWorker(orders=orders, dispatch=Dispatch(orders, stp, known, rules, lambda: moment), profiles=known,
+                           institutions=settings.known_institutions(), clock=lambda: moment,
+                           timers=Timers(timedelta(seconds=30), timedelta(hours=1)))
+        await worker.send_order(job)
+
+asyncio.run(main())
+"""
+
+POINTS = [
+    "stp.send-order.before-claim",
+    "stp.send-order.after-claim",
+    "stp.register.before-http",
+    "stp.register.after-http",
+    "stp.send-order.before-record",
+    "stp.send-order.after-record",
+]
+
+
+async def _worker_that_dies(rail, job, point):
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PAYHUB_")},
+        "PAYHUB_FAILPOINT": point,
+        "PAYHUB_DATABASE_URL": rail.database.url.render_as_string(hide_password=False),
+        "PAYHUB_STP_BASE_URL": rail.settings.base_url,
+        "PAYHUB_STP_COMPANY": rail.settings.company,
+        "PAYHUB_STP_PAYER_ACCOUNT": rail.settings.payer_account,
+        "PAYHUB_STP_PRIVATE_KEY_FILE": str(rail.settings.private_key_file),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORKER, job.model_dump_json(), rail.clock().isoformat(),
+        env=environment, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    _, errors = await process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_an_accepted_order_exists_once_wherever_the_worker_died(rail, eventually, point):
+    job = rail.job()
+    await _worker_that_dies(rail, job, point)
+    assert (await rail.worker.send_order(job)).order_state == "ACCEPTED"
+    assert len(rail.at_stp(job)) == 1
+    assert rail.sends(job) == 1
+    await eventually(lambda: rail.engine.told(job.payment_id))
+
+
+@pytest.mark.parametrize("point", POINTS)
+async def test_a_refused_order_is_refused_wherever_the_worker_died(rail, point):  # L44
+    job = rail.job()
+    await rail.rule(job, "refuse")
+    await _worker_that_dies(rail, job, point)
+    ending = await run(rail.worker, job)
+    if isinstance(ending, Completed):  # a refusal of bytes that were sent before is verified first
+        assert ending.variables["order_state"] == "UNKNOWN"
+        ending = await run(rail.worker, rail.ask(job))
+    assert not isinstance(ending, Failed)
+    assert ending.variables["outcome"] == "REJECTED"
+    assert ending.variables["reason_detail"] == "STP -20: the amount is not valid"
+    assert rail.at_stp(job) == []
