@@ -179,13 +179,15 @@ class TrialHub:
         sent = self.headers(**{"X-CorrelationID": correlation_id or uuid.uuid4().hex}, **headers)
         return await self.http.post(f"{self.urls['channel']}/channel/transfer", json=body, headers=sent)
 
-    async def pay(self, body: Mapping[str, Any], correlation_id: str | None = None, within: float = 60) -> str:
+    async def pay(
+        self, body: Mapping[str, Any], correlation_id: str | None = None, within: float = 60, **headers: str
+    ) -> str:
         """Send a transfer as a patient client does: the same key again until it is answered 202. Returns its id."""
         key, end = correlation_id or uuid.uuid4().hex, time.monotonic() + within
         while True:
             answer: httpx.Response | None = None
             with suppress(httpx.HTTPError):
-                answer = await self.ask(body, key)
+                answer = await self.ask(body, key, **headers)
                 if answer.status_code == httpx.codes.ACCEPTED:
                     return str(answer.json()["transactionId"])
             if time.monotonic() > end:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import psycopg
 import pytest
+import pytest_asyncio
 from sqlalchemy.engine import make_url
 
 from hub.trial import BBVA, TrialHub, transfer
@@ -17,21 +19,60 @@ from ledger.verify import verify
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(900)]
 
-SOURCES = {
-    "work-ams": ["connectors/ams", "ledger"],
-    "work-channel": ["connectors/channel/worker.py", "connectors/channel/callbacks.py"],
-    "serve-channel": ["connectors/channel/api.py", "connectors/channel/accepting.py", "connectors/channel/relay.py"],
-    "work-stp": ["connectors/stp/worker.py", "connectors/stp/dispatch.py", "connectors/stp/orders.py"],
-    "serve-stp-callbacks": ["connectors/stp/api.py", "connectors/stp/callbacks.py"],
+DEADLY = {
+    "work-ams": [
+        "ledger.hold.before-commit:3",
+        "ledger.hold.after-commit:3",
+        "ledger.capture.before-commit:3",
+        "ledger.capture.after-commit:3",
+        "ledger.release.before-commit:1",
+        "ledger.release.after-commit:1",
+    ],
+    "work-channel": [
+        "channel.claim.before-commit:3",
+        "channel.claim.after-commit:3",
+        "channel.record-outcome.before-commit:3",
+        "channel.record-outcome.after-commit:3",
+        "channel.callback.after-lease:1",
+        "channel.callback.before-send:1",
+        "channel.callback.after-send:1",
+        "channel.relay.after-lease:1",
+    ],
+    "serve-channel": [
+        "channel.accept.before-commit:3",
+        "channel.accept.after-commit:3",
+        "channel.relay.before-publish:3",
+        "channel.relay.after-publish:3",
+    ],
+    "work-stp": [
+        "stp.send-order.before-claim:3",
+        "stp.send-order.after-claim:3",
+        "stp.register.before-http:3",
+        "stp.register.after-http:3",
+        "stp.send-order.before-record:3",
+        "stp.send-order.after-record:3",
+        "stp.send-order.after-claim-again:1",
+    ],
+    "serve-stp-callbacks": [
+        "stp.order-status.before-store:3",
+        "stp.order-status.after-store:3",
+        "stp.order-status.after-commit:3",
+        "stp.order-status.after-publish:3",
+    ],
 }
-"""Which process reaches the failpoints of which files."""
+"""Where each process dies, one point per life, and at which hit."""
 
 
-def failpoints(places: list[str]) -> list[str]:
-    files = [
-        file for place in places for file in ([Path(place)] if place.endswith(".py") else Path(place).rglob("*.py"))
-    ]
-    return sorted({name for file in files for name in re.findall(r'failpoint\("([^"]+)"\)', file.read_text())})
+def failpoints() -> set[str]:
+    """The names in the source. A name with a placeholder stands for the verbs of the book that payments use."""
+    files = [*Path("connectors").rglob("*.py"), *Path("ledger").rglob("*.py")]
+    found = {name for file in files for name in re.findall(r'failpoint\(f?"([^"]+)"\)', file.read_text())}
+    verbs = ("hold", "capture", "release")
+    return {name.replace("{verb}", verb) for name in found for verb in verbs}
+
+
+UNLUCKY = ("refuse", "return", "lose-answer", "lose-request")
+"""What the pretend STP does with one payment in eight."""
 
 
 def held(url: str) -> int:
@@ -44,38 +85,55 @@ def held(url: str) -> int:
     return int(row[0])
 
 
-def test_every_failpoint_belongs_to_a_process_that_is_killed_there():
-    everywhere = failpoints(["connectors", "ledger"])
-    assert everywhere
-    assert sorted({name for places in SOURCES.values() for name in failpoints(places)}) == everywhere
+def test_every_failpoint_has_a_process_that_is_killed_there():
+    assert {point.rpartition(":")[0] for points in DEADLY.values() for point in points} == failpoints()
+
+
+@pytest_asyncio.fixture
+async def callback_url() -> AsyncIterator[str]:
+    """Where a channel receives outcome callbacks; answers 204 to everything."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        await reader.readexactly(int(length.group(1)) if length else 0)
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/outcomes"
 
 
 async def test_two_hundred_payments_survive_every_process_dying_at_every_point(
-    tmp_path: Path, zeebe_address: str, new_database: Callable[[], str]
+    tmp_path: Path, zeebe_address: str, new_database: Callable[[], str], callback_url: str
 ):
-    deadly = {name: [f"{point}:3" for point in failpoints(places)] for name, places in SOURCES.items()}
     settings = {"PAYHUB_STP_INQUIRE_AFTER": "2", "PAYHUB_STP_INQUIRE_AGAIN_AFTER": "2"}
     async with TrialHub.open(tmp_path, zeebe_address, new_database(), settings) as hub:
-        await hub.start_all(deadly)
+        await hub.start_all(DEADLY)
         paying: list[asyncio.Task[str]] = []
+        callback = {"X-CallbackURL": callback_url}
 
-        def wanted() -> bool:
-            return len(paying) < 200 or any(hub.deaths(name) < len(points) for name, points in deadly.items())
+        def still_to_die() -> dict[str, list[str]]:
+            left = {name: points[hub.deaths(name) :] for name, points in DEADLY.items()}
+            return {name: points for name, points in left.items() if points}
 
-        while wanted() and len(paying) < 600:
+        end = time.monotonic() + 400
+        while len(paying) < 200 or (still_to_die() and time.monotonic() < end):
             number = len(paying)
             over_stp = number % 2 == 0
-            if number % 16 == 2:
-                await hub.simulate({"conceptoPago": f"c{number}"}, ["refuse", "return", "lose-answer"][number % 3])
+            if number % 8 == 2:
+                await hub.simulate({"conceptoPago": f"c{number}"}, UNLUCKY[number // 8 % len(UNLUCKY)])
             body = (
                 transfer("2.00", payee=BBVA, payee_type="CLABE", note=f"c{number}")
                 if over_stp
                 else transfer("3.00", note=f"c{number}")
             )
-            paying.append(asyncio.create_task(hub.pay(body, f"key-{number}", within=120)))
-            await asyncio.sleep(0.08)
+            paying.append(asyncio.create_task(hub.pay(body, f"key-{number}", within=120, **callback)))
+            await asyncio.sleep(0.1 if number < 200 else 0.4)
         payments = await asyncio.gather(*paying)
-        assert {name: hub.deaths(name) for name in deadly} == {name: len(points) for name, points in deadly.items()}
+        assert still_to_die() == {}
         assert len(set(payments)) == len(payments)
 
         ended = await hub.until_final(payments, within=240)

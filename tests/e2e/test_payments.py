@@ -109,7 +109,7 @@ async def test_a_callback_repeated_early_or_late_settles_once(hub: TrialHub, rep
 async def test_a_payment_without_funds_is_refused_with_the_reason(hub: TrialHub):
     payment = await hub.pay(transfer("500.00", payer="525511110003"))
     ended = await hub.until(payment, "ABORTED")
-    assert (ended["outcome"], ended["reason"], ended["reasonCode"]) == ("REJECTED", "insufficient-funds", "AM04")
+    assert (ended["outcome"], ended["reason"], ended["iso20022Reason"]) == ("REJECTED", "insufficient-funds", "AM04")
 
 
 async def test_a_payment_to_a_closed_account_is_refused(hub: TrialHub):
