@@ -31,7 +31,10 @@ from ledger.model import (
 from ledger.queries import LedgerQueries
 
 Asking = Annotated[Caller, Depends(caller)]
-Address = Annotated[str, Path(description="As in `customer-deposit:A-17` or `fee-income`.", max_length=200)]
+Address = Annotated[
+    str, Path(description="As in `customer-deposit:A-17` or `fee-income`.", max_length=200, pattern="^[!-~]+$")
+]
+Identifier = Annotated[str, Path(max_length=64, pattern="^[!-~]+$")]
 PageSize = Annotated[int, Query(ge=1, le=500)]
 
 
@@ -238,7 +241,7 @@ router = APIRouter(prefix="/ledger")
 
 @router.get("/identifiers/{id_type}/{identifier}")
 async def account_by_identifier(
-    who: Asking, book: Book, id_type: IdentifierType, identifier: Annotated[str, Path(max_length=64)]
+    who: Asking, book: Book, id_type: IdentifierType, identifier: Identifier
 ) -> AccountView:
     """The account that an identifier points to."""
     try:
@@ -285,9 +288,7 @@ async def statement(
 
 
 @router.get("/payments/{payment_id}/transactions")
-async def transactions_of_payment(
-    who: Asking, book: Book, payment_id: Annotated[str, Path(max_length=64)]
-) -> Transactions:
+async def transactions_of_payment(who: Asking, book: Book, payment_id: Identifier) -> Transactions:
     """Everything that was booked for one payment, in order."""
     found = await book.payment(who.tenant, payment_id)
     if not found:

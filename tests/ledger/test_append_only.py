@@ -6,7 +6,8 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from ledger.model import AccountRef, Money
+from hub.money import Money
+from ledger.model import AccountRef
 
 APPEND_ONLY = {
     "book": "code",
