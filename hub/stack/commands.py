@@ -18,14 +18,13 @@ from hub.stack.detached import run_detached
 from hub.stack.display import Display
 from hub.stack.doctor import Finding, examine
 from hub.stack.errors import NotRunning, PartFailed, StackError
+from hub.stack.folder import is_held, prepare_folder
 from hub.stack.launcher import (
     Machine,
     Step,
     Wishes,
     clear_away,
-    is_held,
     launch,
-    prepare_folder,
     programs_needed,
     remembered_profile,
 )

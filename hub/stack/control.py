@@ -13,6 +13,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, Literal, Protocol
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hub.stack.errors import NotRunning, StackError
+from hub.stack.folder import is_held
 
 SOCKET_FILE = "control.sock"
 _LONGEST_ADDRESS = 100
@@ -155,8 +157,11 @@ class StackControl:
         return StackStatus.model_validate(self._ask("status", seconds=seconds)["status"])
 
     def stop(self, seconds: float = 120) -> None:
-        """Stop everything and wait until it has ended."""
+        """Stop everything and wait until the launcher itself has gone, so that another may take its place."""
+        until = time.monotonic() + seconds
         self._ask("stop", seconds=seconds)
+        while is_held(self.data_folder) and time.monotonic() < until:
+            time.sleep(0.05)
 
     def stop_part(self, name: str, seconds: float = 60) -> None:
         """Stop one part until `start_part`. Raises UnknownPart's message as StackError for a name that is none."""

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict
 
 from hub.stack import ports as port_choice
 from hub.stack.errors import MachineUnfit, StackError
-from hub.stack.launcher import is_held, programs_needed, remembered_profile, require_room
+from hub.stack.folder import is_held
+from hub.stack.launcher import programs_needed, remembered_profile, require_room
 from hub.stack.packages import ProgramCache
 from hub.stack.plan import Hub
 from hub.stack.privileges import server_user
@@ -118,7 +119,8 @@ def _ports(data_folder: Path, hub: Hub) -> list[Finding]:
         return []
     state, profile = load_state(data_folder), remembered_profile(data_folder)
     wanted = dict(state.ports) if state is not None else {**port_choice.SERVER_PORTS, **hub.ports(profile)}
-    existing = existing_servers(os.environ)
+    absent = set(port_choice.SERVER_PORTS) - set(profile.servers) | set(existing_servers(os.environ))
+    wanted = {name: port for name, port in wanted.items() if name.partition("-")[0] not in absent}
     taken = [
         Finding(
             subject=f"port {port}",
@@ -127,7 +129,7 @@ def _ports(data_folder: Path, hub: Hub) -> list[Finding]:
             remedy=f"Stop that process, or use --port {name}=NUMBER or --free-ports.",
         )
         for name, port in wanted.items()
-        if name.partition("-")[0] not in existing and not port_choice.is_free(port)
+        if not port_choice.is_free(port)
     ]
     return taken or [Finding(subject="ports", verdict="good", detail=f"all {len(wanted)} are free")]
 

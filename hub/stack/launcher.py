@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import shutil
 import signal
@@ -27,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from hub.stack import ports as port_choice
 from hub.stack.control import PartStatus, StackStatus, control_socket
-from hub.stack.errors import AlreadyRunning, MachineUnfit, NotRunning, PartFailed, StackError, UnknownPart
+from hub.stack.errors import MachineUnfit, NotRunning, PartFailed, StackError, UnknownPart
+from hub.stack.folder import held_folder, is_held, prepare_folder
 from hub.stack.packages import ProgramCache
 from hub.stack.plan import Hub, HubPlan, HubProcess
 from hub.stack.privileges import ServerUser, closed_folder
@@ -42,7 +42,6 @@ from hub.stack.state import (
 )
 from hub.stack.supervision import Launch, Part, PartState, SupervisedPart, end_leftovers
 
-LOCK_FILE = "launcher.lock"
 _OUTSIDE_FOLDER = Path("/var/lib/payhub")
 _FREE_DISK = 1_500_000_000
 _FREE_MEMORY: Mapping[Profile, int] = {
@@ -87,49 +86,6 @@ class Wishes:
     """Replace every port that is taken by one that is free; a new folder then begins with free ones only."""
     bound_to: int | None = None
     """Stop when the process with this number ends."""
-
-
-@contextmanager
-def held_folder(data_folder: Path) -> Iterator[None]:
-    """Hold a data folder for one launcher. Raises AlreadyRunning when another one has it."""
-    with (data_folder / LOCK_FILE).open("a+", encoding="utf-8") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            raise AlreadyRunning(data_folder, f"launcher process {lock.read().strip() or 'unknown'}") from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        yield
-
-
-def is_held(data_folder: Path) -> bool:
-    """Whether a launcher runs on this folder."""
-    try:
-        with (data_folder / LOCK_FILE).open(encoding="utf-8") as lock:
-            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def prepare_folder(data_folder: Path, user: ServerUser | None) -> Path:
-    """Make a data folder, whose path is returned absolute. Servers' users may pass through it, nobody else may look."""
-    folder = data_folder.expanduser().resolve()
-    try:
-        for path in (folder, folder / "logs", folder / "run"):
-            path.mkdir(parents=True, exist_ok=True)
-            path.chmod(0o700)
-        if user is not None:
-            folder.chmod(0o711)
-    except OSError as error:
-        raise MachineUnfit(
-            f"The data folder {folder} cannot be made: {error.strerror}.", "Name another with --data-dir."
-        ) from error
-    return folder
 
 
 def decided_state(wishes: Wishes, hub: Hub, data_folder: Path, user: ServerUser | None) -> StackState:
@@ -521,7 +477,11 @@ async def _bound(pid: int | None, launcher: Launcher) -> AsyncIterator[None]:
             await asyncio.sleep(1)
         launcher.request_stop()
 
-    watching = asyncio.create_task(watch(psutil.Process(pid)))
+    try:
+        process = psutil.Process(pid)
+    except psutil.NoSuchProcess:
+        raise StackError(f"There is no process {pid} to be bound to.", "Name a running one with --bound-to.") from None
+    watching = asyncio.create_task(watch(process))
     try:
         yield
     finally:
