@@ -75,7 +75,7 @@ class HubRounds:
         end = time.monotonic() + 180
         while time.monotonic() < end:
             found = await connection.execute(
-                "SELECT count(*) FROM channel.payment WHERE correlation_id LIKE %s AND completed_at IS NOT NULL",
+                "SELECT count(*) FROM channel.payment WHERE idempotency_key LIKE %s AND completed_at IS NOT NULL",
                 (f"{prefix}-%",),
             )
             row = await found.fetchone()
@@ -101,14 +101,16 @@ class HubRounds:
             await self._pay(count, rate, prefix)
             await self._ended(connection, prefix, count)
             rows = await connection.execute(
-                "SELECT extract(epoch FROM completed_at - accepted_at) FROM channel.payment WHERE correlation_id LIKE %s",
+                "SELECT extract(epoch FROM completed_at - accepted_at) FROM channel.payment"
+                " WHERE idempotency_key LIKE %s",
                 (f"{prefix}-%",),
             )
             return [float(row[0]) for row in await rows.fetchall()]
 
     async def _conserved(self, connection: psycopg.AsyncConnection, prefix: str, count: int) -> None:
         rows = await connection.execute(
-            "SELECT count(*) FROM channel.payment WHERE correlation_id LIKE %s AND outcome = 'SETTLED'", (f"{prefix}-%",)
+            "SELECT count(*) FROM channel.payment WHERE idempotency_key LIKE %s AND outcome = 'SETTLED'",
+            (f"{prefix}-%",),
         )
         settled = await rows.fetchone()
         held = await (await connection.execute("SELECT coalesce(sum(hold_out), 0) FROM ledger.balance")).fetchone()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -28,7 +29,11 @@ class _NoWork:
     def __init__(self, engine: ZeebeEngine) -> None:
         self._engine = engine
         self._tasks: set[asyncio.Task[object]] = set()
-        self.ended: dict[str, float] = {}
+        self._ends: defaultdict[str, asyncio.Future[float]] = defaultdict(asyncio.get_running_loop().create_future)
+
+    def end_of(self, payment: str) -> asyncio.Future[float]:
+        """Resolves to the moment at which the payment ended."""
+        return self._ends[payment]
 
     @handles(ClaimPayment)
     async def claim_payment(self, _: ClaimPayment) -> Result:
@@ -80,7 +85,9 @@ class _NoWork:
 
     @handles(RecordOutcome)
     async def record_outcome(self, job: RecordOutcome) -> Result:
-        self.ended[job.payment_id] = time.monotonic()
+        end = self._ends[job.payment_id]
+        if not end.done():
+            end.set_result(time.monotonic())
         return Result()
 
 
@@ -129,30 +136,23 @@ class EngineOnly:
     async def throughput(self, payments: int, open_at_most: int = 40) -> float:
         """Payments per second with this many open at a time."""
         began, gate = time.monotonic(), asyncio.Semaphore(open_at_most)
-        ended = self._no_work.ended
 
         async def one(number: int) -> None:
             async with gate:
-                payment = await self._start(number)
-                while payment not in ended:
-                    await asyncio.sleep(0.005)
+                await self._no_work.end_of(await self._start(number))
 
         await asyncio.gather(*(one(number) for number in range(payments)))
         return payments / (time.monotonic() - began)
 
     async def latencies(self, payments: int, rate: float) -> list[float]:
         """Seconds from the start of each payment to its end, started at `rate` per second whatever happens."""
-        begun: dict[str, float] = {}
 
-        async def one(number: int) -> None:
+        async def one(number: int) -> float:
             due = time.monotonic()
-            begun[await self._start(number)] = due
+            return await self._no_work.end_of(await self._start(number)) - due
 
-        async with asyncio.TaskGroup() as group:
-            for number in range(payments):
-                group.create_task(one(number))
-                await asyncio.sleep(1 / rate)
-        end = time.monotonic() + 60
-        while any(payment not in self._no_work.ended for payment in begun) and time.monotonic() < end:
-            await asyncio.sleep(0.05)
-        return [self._no_work.ended[payment] - due for payment, due in begun.items()]
+        running = []
+        for number in range(payments):
+            running.append(asyncio.create_task(one(number)))
+            await asyncio.sleep(1 / rate)
+        return await asyncio.gather(*running)

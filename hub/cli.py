@@ -286,17 +286,15 @@ def demo(
 
 @app.command()
 def bench(
-    what: Annotated[
-        list[str] | None, typer.Argument(help="b1 accept, b2 end to end, b3 workers, b4 latency, b5 ledger")
-    ] = None,
     *,
-    data_dir: DataFolder = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the two sides alternate.")] = 3,
+    payments: Annotated[int, typer.Option(min=20, help="Payments per round and side.")] = 400,
     as_json: AsJson = False,
 ) -> None:
-    """Measure speed as ratios, ours against the limit on this machine in the same run."""
-    from benchmarks.run import run_benchmarks
+    """Measure throughput (B2) and added latency (B4): the hub against the same drawings with workers that do nothing."""
+    from benchmarks.run import run_end_to_end
 
-    raise typer.Exit(run_benchmarks(what or ["b2", "b4"], data_dir, as_json=as_json))
+    raise typer.Exit(run_end_to_end(rounds=rounds, payments=payments, as_json=as_json))
 
 
 def main() -> None:
