@@ -19,6 +19,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from hub.connector import OpenService
 from hub.settings import DatabaseSettings, EngineSettings, SettingsError, read
 
 # Each command imports what it needs where it runs: a worker must not carry the memory of everything else.
@@ -121,8 +122,11 @@ def serve(
     from connectors import registry
     from hub import process
 
+    opened: OpenService
     if service == "ledger":
-        from ledger.service import open_ledger_service as opened
+        from ledger.service import open_ledger_service
+
+        opened = open_ledger_service
     elif service in registry.SERVICES:
         opened = registry.by_name(registry.SERVICES[service]).services[service]
     else:
@@ -291,7 +295,7 @@ def bench(
     payments: Annotated[int, typer.Option(min=20, help="Payments per round and side.")] = 400,
     as_json: AsJson = False,
 ) -> None:
-    """Measure throughput (B2) and added latency (B4): the hub against the same drawings with workers that do nothing."""
+    """Measure throughput (B2) and added latency (B4): the hub against the same drawings with no-op workers."""
     from benchmarks.run import run_end_to_end
 
     raise typer.Exit(run_end_to_end(rounds=rounds, payments=payments, as_json=as_json))
