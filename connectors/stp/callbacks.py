@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge
 
 from connectors.stp.dispatch import Clock, alert, now, report
 from connectors.stp.model import OrderStatusChanged, digest
-from connectors.stp.orders import CallbackResult, OrderStore, StoredOrder, Unhandled
+from connectors.stp.orders import CallbackResult, OrderStore, Standing, Unhandled
 from connectors.stp.wire import MalformedCallback, outcome_of, read_status
 from hub.errors import Unavailable
 from hub.failpoint import failpoint
@@ -26,13 +26,16 @@ from hub.telemetry import logger
 LEFT_ALONE: Final = timedelta(seconds=3)
 """How long the sweep leaves a callback to the process that received it."""
 
+MARK_EVERY: Final = 0.25
+"""Seconds; shorter than `LEFT_ALONE`, so that the sweep finds only what really was left."""
+
 _callbacks = Counter("payhub_stp_callbacks", "Status callbacks by what became of them.", ("result",))
 _untold = Gauge("payhub_stp_orders_untold", "Final states that the sweep found and the engine had not been told.")
 
 log = logger(__name__)
 
 
-def status_changed(order: StoredOrder) -> OrderStatusChanged:
+def status_changed(order: Standing) -> OrderStatusChanged:
     """The message that tells the engine an order's present, final state."""
     outcome, reason, detail = outcome_of(order.state, order.cause)
     return OrderStatusChanged(
@@ -51,6 +54,7 @@ class Callbacks:
         self._orders = orders
         self._engine = engine
         self._clock = clock
+        self._published: list[Standing] = []
 
     async def receive(self, body: bytes, publish_within: float) -> CallbackResult:
         """Store a callback, handle it, and try for `publish_within` seconds to tell the engine.
@@ -75,10 +79,11 @@ class Callbacks:
         result, order = await self._applied(callback_id, body)
         _callbacks.labels(result).inc()
         if order is not None:
-            await self.tell(order)
+            await self._publish(order)
+            self._published.append(order)
         return result
 
-    async def _applied(self, callback_id: int, body: bytes) -> tuple[CallbackResult, StoredOrder | None]:
+    async def _applied(self, callback_id: int, body: bytes) -> tuple[CallbackResult, Standing | None]:
         """What became of a callback, and its order when the engine must be told."""
         try:
             notice = read_status(body)
@@ -100,23 +105,42 @@ class Callbacks:
             return CallbackResult.CONFLICT, None
         return (CallbackResult.MOVED, observed.order) if observed.moved else (CallbackResult.UNCHANGED, None)
 
-    async def tell(self, order: StoredOrder) -> None:
-        """Tell the engine an order's final state, and remember that it was told. Raises `Unavailable`."""
-        if not order.state.is_final:
-            return
+    async def _publish(self, order: Standing) -> None:
         await self._engine.publish(status_changed(order))
         failpoint("stp.order-status.after-publish")
-        await self._orders.told(order)
+
+    async def mark(self) -> None:
+        """Write down which states the engine has been told, many at once; until then a sweep may tell it again."""
+        published, self._published = self._published, []
+        if not published:
+            return
+        try:
+            await self._orders.told(published)
+        except Unavailable:
+            self._published.extend(published)
+            raise
+
+    async def mark_for_ever(self) -> None:
+        """The loop that runs beside the callbacks."""
+        while True:
+            await asyncio.sleep(MARK_EVERY)
+            try:
+                await self.mark()
+            except Unavailable as error:
+                log.warning("callback.mark-put-off", cause=str(error))
 
     async def sweep(self) -> None:
         """Finish what broke off: callbacks that were stored and not handled, states that the engine was not told."""
         before = self._clock() - LEFT_ALONE
         for callback in await self._orders.unhandled_callbacks(before):
             await self._finish(callback)
+        await self.mark()
         untold = await self._orders.untold(before)
         _untold.set(len(untold))
         for order in untold:
-            await self.tell(order)
+            await self._publish(order)
+        if untold:
+            await self._orders.told(untold)
 
     async def _finish(self, callback: Unhandled) -> None:
         try:

@@ -84,9 +84,10 @@ async def open_callbacks(engine: Engine) -> AsyncIterator[Service]:
     """Where STP posts what became of orders."""
     settings, database_settings = read(StpCallbackSettings), read(DatabaseSettings)
     async with open_database(database_settings.url, database_settings.pool_size) as database:
-        app = build_callbacks_app(settings, Callbacks(OrderStore(database), engine))
+        callbacks = Callbacks(OrderStore(database), engine)
+        app = build_callbacks_app(settings, callbacks)
         add_probes(app, {"database": partial(ping, database)})
-        yield Service(app)
+        yield Service(app, loops=[callbacks.mark_for_ever])
 
 
 @asynccontextmanager

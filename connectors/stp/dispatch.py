@@ -204,9 +204,9 @@ class Dispatch:
                 f"STP's order {found.stp_id} has the tracking key of payment {order.payment_id}, "
                 "and another amount or account"
             )
-        observed = await self._orders.observe_inquiry(order, found, self._clock(), told=told)
+        order, observed = await self._orders.observe_inquiry(order, found, self._clock(), told=told)
         report(observed, found.word, unknown_status=found.state is None, source="inquiry")
-        return observed.order
+        return order
 
 
 def report(observed: Observed, word: str, *, unknown_status: bool, source: str) -> None:

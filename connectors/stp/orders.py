@@ -43,6 +43,19 @@ class NewOrder:
 
 
 @dataclass(frozen=True, slots=True)
+class Standing:
+    """Where an order stands: the part of its row that observations change."""
+
+    payment_id: PaymentId
+    sending: Sending
+    state: OrderState
+    stp_id: int | None
+    cause: int | None
+    observation: str | None
+    """The digest of what brought this state."""
+
+
+@dataclass(frozen=True, slots=True)
 class StoredOrder:
     """An order as its row has it."""
 
@@ -98,7 +111,7 @@ class CallbackResult(StrEnum):
 class Observed:
     """What an observation did to its order."""
 
-    order: StoredOrder
+    order: Standing
     """As it is now."""
     moved: bool
     conflict: bool
@@ -149,21 +162,21 @@ class OrderStore:
 
     async def claim(self, new: NewOrder, operation_date: date, moment: datetime) -> StoredOrder | None:
         """Commit the order before it is sent. Nothing when there is one for this payment already."""
-        return await self._order(
-            statements.CLAIM,
-            {
-                "payment_id": new.payment_id,
-                "tenant_id": new.tenant_id,
-                "company": new.company,
-                "tracking_key": new.tracking_key,
-                "amount": new.amount,
-                "payee_account": new.payee_account,
-                "body": new.body,
-                "joined_sha256": hashlib.sha256(new.joined.encode()).hexdigest(),
-                "operation_date": operation_date,
-                "moment": moment,
-            },
-        )
+        given = {
+            "payment_id": new.payment_id,
+            "tenant_id": new.tenant_id,
+            "company": new.company,
+            "tracking_key": new.tracking_key,
+            "amount": new.amount,
+            "payee_account": new.payee_account,
+            "body": new.body,
+            "joined_sha256": hashlib.sha256(new.joined.encode()).hexdigest(),
+            "operation_date": operation_date,
+            "moment": moment,
+        }
+        if await self._row(statements.CLAIM, given) is None:
+            return None
+        return _as_claimed(new, operation_date, moment)
 
     async def find(self, payment_id: PaymentId) -> StoredOrder | None:
         """The order of a payment, if it was ever claimed."""
@@ -198,7 +211,7 @@ class OrderStore:
 
     async def record(self, order: StoredOrder, answer: Answer, moment: datetime) -> StoredOrder:
         """Write down how an attempt went. What is already known for certain is kept."""
-        recorded = await self._order(
+        recorded = await self._row(
             statements.RECORD,
             {
                 "payment_id": order.payment_id,
@@ -213,7 +226,19 @@ class OrderStore:
                 "moment": moment,
             },
         )
-        return _present(recorded, order.payment_id)
+        if recorded is None:
+            raise LookupError(f"payment {order.payment_id} has no order")
+        return replace(
+            order,
+            sending=Sending(recorded["sending"]),
+            state=OrderState(recorded["state"]),
+            stp_id=recorded["stp_id"],
+            doubts=recorded["doubts"],
+            error_id=recorded["error_id"],
+            error_detail=recorded["error_detail"],
+            cause=recorded["cause"],
+            observation=recorded["observation"],
+        )
 
     async def confirm_rejection(self, order: StoredOrder) -> StoredOrder:
         """A refusal was verified: STP does not have the order. Nothing changes if it turned out to have it."""
@@ -222,7 +247,9 @@ class OrderStore:
         )
         return confirmed or _present(await self.find(order.payment_id), order.payment_id)
 
-    async def observe_inquiry(self, order: StoredOrder, found: FoundOrder, moment: datetime, *, told: bool) -> Observed:
+    async def observe_inquiry(
+        self, order: StoredOrder, found: FoundOrder, moment: datetime, *, told: bool
+    ) -> tuple[StoredOrder, Observed]:
         """Keep what an inquiry showed. `told`: the process learns it from us now and needs no message."""
         given = {
             "payment_id": order.payment_id,
@@ -242,7 +269,16 @@ class OrderStore:
         row = await self._row(statements.OBSERVE, given)
         if row is None:
             raise LookupError(f"the order of payment {order.payment_id} has gone")
-        return await self._observed(row, given)
+        observed = await self._observed(row, given)
+        now = observed.order
+        return replace(
+            order,
+            sending=now.sending,
+            state=now.state,
+            stp_id=now.stp_id,
+            cause=now.cause,
+            observation=now.observation,
+        ), observed
 
     async def keep_callback(self, body: bytes, moment: datetime, kind: str = ORDER_STATUS) -> Kept:
         """Commit a callback's raw body before anything is read from it."""
@@ -283,26 +319,32 @@ class OrderStore:
         rows = await self._rows(statements.UNHANDLED, {"kind": ORDER_STATUS, "before": before, "limit": limit})
         return [Unhandled(row["id"], bytes(row["body"])) for row in rows]
 
-    async def untold(self, before: datetime, limit: int = 100) -> Sequence[StoredOrder]:
+    async def untold(self, before: datetime, limit: int = 100) -> Sequence[Standing]:
         """Orders whose final state the engine has not been told, oldest first."""
-        return [_stored(row) for row in await self._rows(statements.UNTOLD, {"before": before, "limit": limit})]
+        return [_standing(row) for row in await self._rows(statements.UNTOLD, {"before": before, "limit": limit})]
 
-    async def told(self, order: StoredOrder) -> None:
-        """The engine has been told this order's present state."""
-        await self._row(statements.TOLD, {"payment_id": order.payment_id, "observation": order.observation}, rows=False)
+    async def told(self, orders: Sequence[Standing]) -> None:
+        """The engine has been told the states of these orders, all in one statement."""
+        given = {
+            "payment_ids": [order.payment_id for order in orders],
+            "observations": [order.observation for order in orders],
+        }
+        await self._row(statements.TOLD, given, rows=False)
 
     async def _observed(self, row: dict[str, Any], given: dict[str, Any]) -> Observed:
         """What the observation did. The row is from before it, and perhaps from before a neighbour's."""
         heard: OrderState | None = given["state"]
-        before = _stored(row)
+        before = _standing(row)
         if row["moved"]:
             order = _moved(before, OrderState(given["state"]), given)
         elif before.sending in {Sending.ACCEPTED, Sending.REJECTED}:
-            fresh = heard is not None and before.state.can_become(heard)
-            order = before = _present(await self.find(before.payment_id), before.payment_id) if fresh else before
+            stale = heard is not None and before.state.can_become(heard)
+            order = before = await self._standing(before.payment_id) if stale else before
         else:
-            adopted = await self._order(statements.ADOPT, {"payment_id": before.payment_id, "stp_id": given["stp_id"]})
-            order = adopted or _present(await self.find(before.payment_id), before.payment_id)
+            # Whatever STP says of an order, it has it.
+            given = {"payment_id": before.payment_id, "stp_id": given["stp_id"]}
+            adopted = await self._row(statements.ADOPT, given)
+            order = _standing(adopted) if adopted else await self._standing(before.payment_id)
         contradicted = heard is not None and before.state.contradicts(heard)
         refused_yet_there = before.sending is Sending.REJECTED and heard is not OrderState.CANCELLED
         return Observed(
@@ -311,6 +353,12 @@ class OrderStore:
             conflict=contradicted or refused_yet_there,
             other_id=None not in {before.stp_id, given["stp_id"]} and before.stp_id != given["stp_id"],
         )
+
+    async def _standing(self, payment_id: PaymentId) -> Standing:
+        row = await self._row(statements.STANDING, {"payment_id": payment_id})
+        if row is None:
+            raise LookupError(f"payment {payment_id} has no order")
+        return _standing(row)
 
     async def _order(self, statement: TextClause, given: dict[str, Any]) -> StoredOrder | None:
         row = await self._row(statement, given)
@@ -356,7 +404,42 @@ def _stored(row: dict[str, Any]) -> StoredOrder:
     )
 
 
-def _moved(before: StoredOrder, state: OrderState, given: dict[str, Any]) -> StoredOrder:
+def _standing(row: dict[str, Any]) -> Standing:
+    return Standing(
+        payment_id=row["payment_id"],
+        sending=Sending(row["sending"]),
+        state=OrderState(row["state"]),
+        stp_id=row["stp_id"],
+        cause=row["cause"],
+        observation=row["observation"],
+    )
+
+
+def _as_claimed(new: NewOrder, operation_date: date, moment: datetime) -> StoredOrder:
+    """The row that was just inserted."""
+    return StoredOrder(
+        payment_id=new.payment_id,
+        tenant_id=new.tenant_id,
+        company=new.company,
+        tracking_key=new.tracking_key,
+        amount=new.amount,
+        payee_account=new.payee_account,
+        body=new.body,
+        operation_date=operation_date,
+        sending=Sending.CLAIMED,
+        sends=1,
+        doubts=1,
+        claimed_at=moment,
+        stp_id=None,
+        error_id=None,
+        error_detail=None,
+        state=OrderState.PENDING,
+        cause=None,
+        observation=None,
+    )
+
+
+def _moved(before: Standing, state: OrderState, given: dict[str, Any]) -> Standing:
     """The order as the statement that moved it left it."""
     return replace(
         before,

@@ -11,17 +11,19 @@ COLUMNS: Final = (
     "payment_id, tenant_id, company, tracking_key, amount, payee_account, body, operation_date, sending, sends, "
     "doubts, claimed_at, stp_id, error_id, error_detail, state, cause, observation"
 )
+STANDING_COLUMNS: Final = "payment_id, sending, state, stp_id, cause, observation"
 
 CLAIM: Final = text(
-    f"""
+    """
     INSERT INTO stp.stp_order (payment_id, tenant_id, company, tracking_key, amount, payee_account, body,
                                joined_sha256, operation_date, claimed_at)
     VALUES (:payment_id, :tenant_id, :company, :tracking_key, :amount, :payee_account, :body,
             :joined_sha256, :operation_date, :moment)
     ON CONFLICT (payment_id) DO NOTHING
-    RETURNING {COLUMNS}
+    RETURNING payment_id
     """
 )
+STANDING: Final = text(f"SELECT {STANDING_COLUMNS} FROM stp.stp_order WHERE payment_id = :payment_id")
 FIND: Final = text(f"SELECT {COLUMNS} FROM stp.stp_order WHERE payment_id = :payment_id")
 CLAIM_AGAIN: Final = text(
     f"""
@@ -63,7 +65,7 @@ RECORD: Final = text(
            error_detail = CAST(:detail AS text), error_text = CAST(:error_text AS text),
            answered_at = :moment
      WHERE payment_id = :payment_id
-    RETURNING {COLUMNS}
+    RETURNING {STANDING_COLUMNS}, doubts, error_id, error_detail
     """
 )
 CONFIRM_REJECTION: Final = text(
@@ -79,7 +81,7 @@ ADOPT: Final = text(
     f"""
     UPDATE stp.stp_order SET sending = 'ACCEPTED', stp_id = coalesce(stp_id, CAST(:stp_id AS bigint))
      WHERE payment_id = :payment_id AND sending NOT IN ('ACCEPTED', 'REJECTED')
-    RETURNING {COLUMNS}
+    RETURNING {STANDING_COLUMNS}
     """
 )
 
@@ -118,12 +120,12 @@ def _observe(matched: str, noted: str = "") -> TextClause:
     )
 
 
-OBSERVE: Final = _observe(f"SELECT {COLUMNS} FROM stp.stp_order WHERE payment_id = :payment_id")
+OBSERVE: Final = _observe(f"SELECT {STANDING_COLUMNS} FROM stp.stp_order WHERE payment_id = :payment_id")
 
 # By tracking key; where the dialect has none, by STP's id, then by the folio, which holds our tracking key. A key that
 # is there and not ours is not overruled by an id: ids of incoming orders may be equal to ids of ours.
 MATCH: Final = f"""
-    SELECT {COLUMNS} FROM stp.stp_order
+    SELECT {STANDING_COLUMNS} FROM stp.stp_order
      WHERE (tracking_key = CAST(:key AS text) OR CAST(:key AS text) IS NULL AND
             (stp_id = CAST(:stp_id AS bigint) OR tracking_key = CAST(:folio AS text)))
        AND (CAST(:company AS text) IS NULL OR upper(company) = upper(CAST(:company AS text)))
@@ -160,9 +162,15 @@ UNHANDLED: Final = text(
 )
 UNTOLD: Final = text(
     f"""
-    SELECT {COLUMNS} FROM stp.stp_order
-     WHERE state <> 'PENDING' AND told IS DISTINCT FROM observation AND state_at < :before
+    SELECT {STANDING_COLUMNS} FROM stp.stp_order
+     WHERE state <> 'PENDING' AND told IS DISTINCT FROM observation AND state_at < :before AND sending <> 'REJECTED'
      ORDER BY state_at LIMIT :limit
     """
 )
-TOLD: Final = text("UPDATE stp.stp_order SET told = :observation WHERE payment_id = :payment_id")
+TOLD: Final = text(
+    """
+    UPDATE stp.stp_order o SET told = t.observation
+      FROM unnest(CAST(:payment_ids AS text[]), CAST(:observations AS text[])) AS t (payment_id, observation)
+     WHERE o.payment_id = t.payment_id
+    """
+)

@@ -340,3 +340,24 @@ async def test_an_order_found_by_asking_in_the_send_job_is_told_by_the_sweep(rai
         return
     await rail.callbacks.sweep()
     assert [message.outcome for message in rail.engine.told(job.payment_id)] == ["SETTLED"]
+
+
+async def test_what_the_engine_was_told_is_written_down_and_not_told_again(rail):
+    job = await sent(rail)
+    await rail.post_status(status(rail, job))
+    await rail.callbacks.mark()
+    rail.clock.advance(timedelta(seconds=10))
+    rail.engine.forget()
+    await rail.callbacks.sweep()
+    assert len(rail.engine.told(job.payment_id)) == 1
+
+
+async def test_a_state_that_contradicts_our_refusal_is_never_told_by_the_sweep(rail):
+    job = rail.job()
+    await rail.rule(job, "refuse")
+    with pytest.raises(Exception, match="-20"):
+        await rail.worker.send_order(job)
+    await rail.post_status({"id": 3, "empresa": "TAMIZI", "claveRastreo": rail.key(job), "estado": LQ})
+    rail.clock.advance(timedelta(seconds=10))
+    await rail.callbacks.sweep()
+    assert not rail.engine.told(job.payment_id)
