@@ -8,19 +8,15 @@ succeed later, when the account has funds.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, LiteralString
 
 import psycopg
-from sqlalchemy import Row, TextClause, text
-from sqlalchemy.exc import DataError, IntegrityError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from hub.database import autocommit, database_errors
 from hub.failpoint import failpoint
 from hub.money import MAX_MINOR, Money
+from hub.statements import Statements
 from ledger.model import (
     MAX_HOLD,
     REFUSALS,
@@ -34,24 +30,25 @@ from ledger.model import (
     asset_of,
 )
 
-_PLACE_HOLD: Final = text(
-    "SELECT * FROM ledger.place_hold(:book, :operation, :account, :asset, :amount, :fee, "
-    "CAST(:lifetime AS interval), :reference, :actor)"
+_ANSWER: Final = "SELECT refusal, detail, txn_id, booked_at, replayed FROM ledger."
+_PLACE_HOLD: Final = (
+    _ANSWER + "place_hold(%(book)s, %(operation)s, %(account)s, %(asset)s, %(amount)s, %(fee)s, "
+    "%(lifetime)s::interval, %(reference)s, %(actor)s)"
 )
-_CAPTURE: Final = text("SELECT * FROM ledger.capture_hold(:book, :hold, :operation, :to, :actor)")
-_RELEASE: Final = text("SELECT * FROM ledger.release_hold(:book, :hold, :operation, :actor)")
-_POST: Final = text(
-    "SELECT * FROM ledger.post(:book, :operation, :kind, CAST(:debits AS text[]), CAST(:credits AS text[]), "
-    "CAST(:assets AS text[]), CAST(:amounts AS bigint[]), :reference, :reason, CAST(:effective_at AS timestamptz), "
-    ":actor, NULL)"
+_CAPTURE: Final = _ANSWER + "capture_hold(%(book)s, %(hold)s, %(operation)s, %(to)s, %(actor)s)"
+_RELEASE: Final = _ANSWER + "release_hold(%(book)s, %(hold)s, %(operation)s, %(actor)s)"
+_POST: Final = (
+    _ANSWER + "post(%(book)s, %(operation)s, %(kind)s, %(debits)s::text[], %(credits)s::text[], %(assets)s::text[], "
+    "%(amounts)s::bigint[], %(reference)s, %(reason)s, %(effective_at)s::timestamptz, %(actor)s, NULL)"
 )
-_QUOTE: Final = text(
-    "SELECT * FROM ledger.quote(:book, :payer_type, :payer, :payee_type, :payee, :asset, :amount, :routable)"
+_SET_POLICY: Final = (
+    _ANSWER + "set_policy(%(book)s, %(account)s, %(asset)s, %(action)s, %(floor)s::bigint, %(actor)s, %(reason)s)"
 )
-_SET_POLICY: Final = text(
-    "SELECT * FROM ledger.set_policy(:book, :account, :asset, :action, CAST(:floor AS bigint), :actor, :reason)"
+_QUOTE: Final = (
+    "SELECT refusal, detail, payer_account, payee_account, fee FROM ledger.quote(%(book)s, %(payer_type)s, %(payer)s, "
+    "%(payee_type)s, %(payee)s, %(asset)s, %(amount)s, %(routable)s)"
 )
-_EXPIRE: Final = text("SELECT ledger.expire_holds(:limit, :actor)")
+_EXPIRE: Final = "SELECT ledger.expire_holds(%(limit)s, %(actor)s)"
 
 _OPERATION: Final = re.compile(r"[!-~]{1,200}")
 _MAX_LEGS: Final = 100
@@ -62,8 +59,8 @@ class Ledger:
     is away; repeating an operation is always safe. `actor` is who books, for the auditor.
     """
 
-    def __init__(self, engine: AsyncEngine, actor: str = "payment-hub") -> None:
-        self._engine = autocommit(engine)
+    def __init__(self, statements: Statements, actor: str = "payment-hub") -> None:
+        self._statements = statements
         self._actor = actor
 
     async def quote(
@@ -75,7 +72,7 @@ class Ledger:
         `AccountFrozen`, `CurrencyMismatch`, `SameAccount`, `AmountNotAllowed`.
         """
         _positive(amount)
-        row = await self._call(
+        _, _, payer_account, payee_account, fee = await self._call(
             _QUOTE,
             {
                 "book": book,
@@ -88,7 +85,7 @@ class Ledger:
                 "routable": routable,
             },
         )
-        return Quote(row.payer_account, row.payee_account, Money(row.fee, amount.currency))
+        return Quote(payer_account, payee_account, Money(fee, amount.currency))
 
     async def hold(
         self,
@@ -222,43 +219,33 @@ class Ledger:
 
         Holds without a lifetime are never taken, however old: a payment's hold waits for the payment's outcome.
         """
-        with database_errors():
-            async with self._engine.connect() as connection:
-                return int((await connection.execute(_EXPIRE, {"limit": limit, "actor": self._actor})).scalar_one())
+        ((freed,),) = await self._statements.rows(_EXPIRE, {"limit": limit, "actor": self._actor})
+        return int(freed)
 
-    async def _book(self, verb: str, statement: TextClause, values: Mapping[str, Any]) -> Receipt:
+    async def _book(self, verb: str, statement: LiteralString, values: Mapping[str, Any]) -> Receipt:
         failpoint(f"ledger.{verb}.before-commit")
-        row = await self._call(statement, values)
+        _, _, transaction, booked_at, replayed = await self._call(statement, values)
         failpoint(f"ledger.{verb}.after-commit")
-        return Receipt(row.txn_id, row.booked_at, row.replayed)
+        return Receipt(transaction, booked_at, replayed)
 
-    async def _call(self, statement: TextClause, values: Mapping[str, Any]) -> Row[Any]:
-        with database_errors(), constraint_errors():
-            async with self._engine.connect() as connection:
-                row = (await connection.execute(statement, values)).one()
-        raise_refusal(row)
+    async def _call(self, statement: LiteralString, values: Mapping[str, Any]) -> Any:
+        try:
+            (row,) = await self._statements.rows(statement, values)
+        except psycopg.errors.CheckViolation as error:
+            # The nets below the functions' own checks: a table's floor, and the largest amount a balance can hold.
+            if error.diag.table_name == "balance":
+                raise InsufficientFunds("the floor of an account") from error
+            raise
+        except psycopg.errors.NumericValueOutOfRange as error:
+            raise AmountNotAllowed("a balance would exceed what it can hold") from error
+        raise_refusal(row[0], row[1])
         return row
 
 
-def raise_refusal(row: Row[Any]) -> None:
+def raise_refusal(refusal: str | None, detail: str | None) -> None:
     """Raise the typed refusal that a function of the book answered, if it did."""
-    if row.refusal is not None:
-        raise REFUSALS[row.refusal](row.detail or "")
-
-
-@contextmanager
-def constraint_errors() -> Iterator[None]:
-    """The nets below the functions' own checks: a table's floor, and the largest amount a balance can hold."""
-    try:
-        yield
-    except IntegrityError as error:
-        if isinstance(error.orig, psycopg.errors.CheckViolation) and error.orig.diag.table_name == "balance":
-            raise InsufficientFunds("the floor of an account") from error
-        raise
-    except DataError as error:
-        if isinstance(error.orig, psycopg.errors.NumericValueOutOfRange):
-            raise AmountNotAllowed("a balance would exceed what it can hold") from error
-        raise
+    if refusal is not None:
+        raise REFUSALS[refusal](detail or "")
 
 
 def _checked(operation: str) -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
-from sqlalchemy import TextClause, text
-from sqlalchemy.ext.asyncio import AsyncEngine
+from psycopg.rows import namedtuple_row
 
-from hub.database import autocommit, database_errors
 from hub.money import Money
+from hub.statements import Statements
 from ledger.model import (
     Account,
     AccountKind,
@@ -28,63 +27,64 @@ from ledger.model import (
 
 MAX_PAGE: Final = 500
 
-_BY_IDENTIFIER: Final = text(
+_BY_IDENTIFIER: Final = (
     "SELECT a.kind, a.owner_id, a.asset, h.name, b.debits_frozen, b.credits_frozen, b.closed "
     "FROM ledger.book k "
-    "JOIN ledger.account_identifier i ON i.book_id = k.id AND i.id_type = :id_type AND i.identifier = :identifier "
+    "JOIN ledger.account_identifier i "
+    "ON i.book_id = k.id AND i.id_type = %(id_type)s AND i.identifier = %(identifier)s "
     "JOIN ledger.account a ON a.id = i.account_id "
     "JOIN ledger.balance b ON b.account_id = a.id "
     "LEFT JOIN ledger.account_holder h ON h.account_id = a.id "
-    "WHERE k.code = :book"
+    "WHERE k.code = %(book)s"
 )
-_BALANCES: Final = text(
+_BALANCES: Final = (
     "SELECT a.asset, CASE b.side WHEN 'C' THEN b.credits - b.debits ELSE b.debits - b.credits END AS booked, "
     "b.hold_out, b.ver "
     "FROM ledger.book k "
-    "JOIN ledger.account a ON a.book_id = k.id AND a.kind = :kind AND a.owner_id = :owner AND a.shard = 0 "
+    "JOIN ledger.account a ON a.book_id = k.id AND a.kind = %(kind)s AND a.owner_id = %(owner)s AND a.shard = 0 "
     "JOIN ledger.balance b ON b.account_id = a.id "
-    "WHERE k.code = :book ORDER BY a.asset"
+    "WHERE k.code = %(book)s ORDER BY a.asset"
 )
-_OPEN_HOLDS: Final = text(
+_OPEN_HOLDS: Final = (
     "SELECT s.hold_id, t.idem_key, t.ext_ref, a.asset, h.amount, h.fee, t.booked_at, s.expires_at "
     "FROM ledger.book k "
-    "JOIN ledger.account a ON a.book_id = k.id AND a.kind = :kind AND a.owner_id = :owner AND a.shard = 0 "
-    "JOIN ledger.hold_state s ON s.from_account = a.id AND NOT s.final AND s.hold_id > :after "
+    "JOIN ledger.account a ON a.book_id = k.id AND a.kind = %(kind)s AND a.owner_id = %(owner)s AND a.shard = 0 "
+    "JOIN ledger.hold_state s ON s.from_account = a.id AND NOT s.final AND s.hold_id > %(after)s "
     "JOIN ledger.hold h ON h.id = s.hold_id JOIN ledger.txn t ON t.id = s.hold_id "
-    "WHERE k.code = :book ORDER BY s.hold_id LIMIT :limit"
+    "WHERE k.code = %(book)s ORDER BY s.hold_id LIMIT %(limit)s"
 )
-_OF_PAYMENT: Final = text(
+_OF_PAYMENT: Final = (
     "SELECT t.id, t.idem_key, t.kind, t.ext_ref, t.booked_at, t.effective_at, p.leg, p.asset, p.amount, p.dr_after, "
     "p.cr_after, d.kind AS dr_kind, d.owner_id AS dr_owner, c.kind AS cr_kind, c.owner_id AS cr_owner "
-    "FROM ledger.book k JOIN ledger.txn t ON t.book_id = k.id AND t.ext_ref = :reference "
+    "FROM ledger.book k JOIN ledger.txn t ON t.book_id = k.id AND t.ext_ref = %(reference)s "
     "LEFT JOIN ledger.posting p ON p.txn_id = t.id "
     "LEFT JOIN ledger.account d ON d.id = p.dr_account LEFT JOIN ledger.account c ON c.id = p.cr_account "
-    "WHERE k.code = :book ORDER BY t.id, p.leg LIMIT 1000"
+    "WHERE k.code = %(book)s ORDER BY t.id, p.leg LIMIT 1000"
 )
 # Both branches walk an index of (account, sequence) backwards and stop after a page, however long the account's life.
-_STATEMENT: Final = text(
-    "WITH one AS (SELECT a.id FROM ledger.book k JOIN ledger.account a ON a.book_id = k.id AND a.kind = :kind "
-    "AND a.owner_id = :owner AND a.asset = :asset AND a.shard = 0 WHERE k.code = :book), "
+_STATEMENT: Final = (
+    "WITH one AS (SELECT a.id FROM ledger.book k JOIN ledger.account a ON a.book_id = k.id AND a.kind = %(kind)s "
+    "AND a.owner_id = %(owner)s AND a.asset = %(asset)s AND a.shard = 0 WHERE k.code = %(book)s), "
     "page AS ("
     "(SELECT p.dr_seq AS seq, 'D' AS side, p.txn_id, p.amount, p.dr_after AS after, p.cr_account AS contra "
-    "FROM ledger.posting p WHERE p.dr_account = (SELECT id FROM one) AND p.dr_seq < :before "
-    "ORDER BY p.dr_seq DESC LIMIT :limit) "
+    "FROM ledger.posting p WHERE p.dr_account = (SELECT id FROM one) AND p.dr_seq < %(before)s "
+    "ORDER BY p.dr_seq DESC LIMIT %(limit)s) "
     "UNION ALL "
     "(SELECT p.cr_seq, 'C', p.txn_id, p.amount, p.cr_after, p.dr_account "
-    "FROM ledger.posting p WHERE p.cr_account = (SELECT id FROM one) AND p.cr_seq < :before "
-    "ORDER BY p.cr_seq DESC LIMIT :limit)) "
+    "FROM ledger.posting p WHERE p.cr_account = (SELECT id FROM one) AND p.cr_seq < %(before)s "
+    "ORDER BY p.cr_seq DESC LIMIT %(limit)s)) "
     "SELECT page.*, t.idem_key, t.kind AS txn_kind, t.ext_ref, t.reason_code, t.booked_at, t.effective_at, "
     "a.kind, a.owner_id "
     "FROM page JOIN ledger.txn t ON t.id = page.txn_id JOIN ledger.account a ON a.id = page.contra "
-    "ORDER BY page.seq DESC LIMIT :limit"
+    "ORDER BY page.seq DESC LIMIT %(limit)s"
 )
 
 
 class LedgerQueries:
     """Questions to the book. Raises `Unavailable` when the database is away."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = autocommit(engine)
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
 
     async def account(self, book: str, id_type: str, identifier: str) -> Account:
         """The account that an identifier points to. Raises `UnknownAccount`."""
@@ -193,10 +193,9 @@ class LedgerQueries:
             for row in await self._rows(_STATEMENT, values)
         ]
 
-    async def _rows(self, statement: TextClause, values: dict[str, Any]) -> Sequence[Any]:
-        with database_errors():
-            async with self._engine.connect() as connection:
-                return (await connection.execute(statement, values)).all()
+    async def _rows(self, statement: LiteralString, values: dict[str, Any]) -> Sequence[Any]:
+        async with self._statements.connection() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
+            return await (await cursor.execute(statement, values)).fetchall()
 
 
 def _ref(kind: str, owner: str) -> AccountRef:

@@ -7,11 +7,12 @@ names corrected. Each tenant is loaded in one transaction.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.database import database_errors, open_database
@@ -315,13 +316,17 @@ class _Book:
                 "actor": _ACTOR,
             }
             try:
-                raise_refusal((await self._connection.execute(_POST, values)).one())
+                await self._call(_POST, values)
             except DuplicateOperation:
                 raise self._conflict(account, "opening_balance", "it was booked with another amount") from None
         action = _STATUS_ACTION[account.status]
         if action is not None:
             values = {"book": self._tenant.id, "account": address, "asset": asset, "action": action, "actor": _ACTOR}
-            raise_refusal((await self._connection.execute(_POLICY, values)).one())
+            await self._call(_POLICY, values)
+
+    async def _call(self, statement: TextClause, values: Mapping[str, Any]) -> None:
+        answer = (await self._connection.execute(statement, values)).one()
+        raise_refusal(answer.refusal, answer.detail)
 
     async def _compare(self, account: AccountSeed, account_id: int) -> None:
         here = {"book_id": self._id, "operation": _opening(account)}

@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 from hub.connector import Service
-from hub.database import open_database, ping
 from hub.errors import Unavailable
 from hub.messages import Engine
 from hub.settings import TokenSettings, read
+from hub.statements import open_statements
 from hub.telemetry import logger
 from hub.tokens import TokenVerifier
 from ledger.api import ledger_app
@@ -37,6 +37,7 @@ async def free_expired_holds(ledger: Ledger, every: float) -> None:
 async def open_ledger_service(_: Engine) -> AsyncIterator[Service]:
     """What `payhub serve ledger` runs: the read API, and the loop that frees holds whose time has run out."""
     settings = read(LedgerSettings)
-    async with open_database(settings.database_url, settings.pool_size) as engine:
-        app = ledger_app(LedgerQueries(engine), TokenVerifier(read(TokenSettings)), {"database": partial(ping, engine)})
-        yield Service(app, loops=[partial(free_expired_holds, Ledger(engine), settings.expire_every_seconds)])
+    verifier = TokenVerifier(read(TokenSettings))
+    async with open_statements(settings.database_url, settings.pool_size) as statements:
+        app = ledger_app(LedgerQueries(statements), verifier, {"database": statements.ping})
+        yield Service(app, loops=[partial(free_expired_holds, Ledger(statements), settings.expire_every_seconds)])

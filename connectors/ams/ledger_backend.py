@@ -6,12 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from connectors.ams import model
-from hub.database import ping
 from hub.errors import Rejected
 from hub.money import Money
+from hub.statements import Statements
 from hub.transfer import IdentifierType, Party, PaymentId, TenantId
 from ledger.book import Ledger
 from ledger.model import (
@@ -45,10 +43,10 @@ them."""
 class LedgerBackend:
     """Implements `connectors.ams.client.AccountSystem`. An account is named by the customer's number for it."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
-        self._book = Ledger(engine, actor="ams")
-        self._queries = LedgerQueries(engine)
+    def __init__(self, statements: Statements) -> None:
+        self._statements = statements
+        self._book = Ledger(statements, actor="ams")
+        self._queries = LedgerQueries(statements)
 
     async def lookup(self, tenant: TenantId, id_type: IdentifierType, identifier: str) -> model.AccountFound:
         with _refusals():
@@ -108,7 +106,7 @@ class LedgerBackend:
         return model.AccountBalance(found.booked, found.held)
 
     async def ping(self) -> None:
-        await ping(self._engine)
+        await self._statements.ping()
 
 
 def hold_of(payment: PaymentId) -> str:

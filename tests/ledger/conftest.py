@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import psycopg
@@ -14,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from hub.database import open_database
 from hub.migrations import migrate
 from hub.money import Money
+from hub.statements import open_statements
 from ledger.book import Ledger
 from ledger.model import AccountRef
 from ledger.queries import LedgerQueries
@@ -33,6 +35,7 @@ class Bank:
     ledger: Ledger
     queries: LedgerQueries
     engine: AsyncEngine
+    """For what no verb and no question is made for."""
 
     async def open(self, *accounts: dict[str, object], fees: Sequence[dict[str, object]] = ()) -> None:
         """Load accounts; those that name no currency are in MXN."""
@@ -89,13 +92,19 @@ def own_url(database_server: str, template: str) -> str:
     return _copy(database_server, template)
 
 
+@asynccontextmanager
+async def _opened(url: str, name: str) -> AsyncIterator[Bank]:
+    async with open_statements(url, 16) as statements, open_database(url, 1) as engine:
+        yield Bank(name, url, Ledger(statements), LedgerQueries(statements), engine)
+
+
 @pytest.fixture
 async def bank(ledger_url: str) -> AsyncIterator[Bank]:
-    async with open_database(ledger_url, pool_size=16) as engine:
-        yield Bank(f"bank-{uuid.uuid4().hex[:8]}", ledger_url, Ledger(engine), LedgerQueries(engine), engine)
+    async with _opened(ledger_url, f"bank-{uuid.uuid4().hex[:8]}") as opened:
+        yield opened
 
 
 @pytest.fixture
 async def own_bank(own_url: str) -> AsyncIterator[Bank]:
-    async with open_database(own_url, pool_size=16) as engine:
-        yield Bank("own-bank", own_url, Ledger(engine), LedgerQueries(engine), engine)
+    async with _opened(own_url, "own-bank") as opened:
+        yield opened

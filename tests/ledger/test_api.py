@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 import httpx
 import pytest
 
-from hub.database import ping
 from hub.money import Money
 from hub.settings import TokenSettings
 from hub.testing import FakeEngine
@@ -38,10 +37,7 @@ def token_settings(issuer, tmp_path) -> TokenSettings:
 
 @pytest.fixture
 async def ask(bank, issuer, token_settings) -> AsyncIterator[Callable[..., object]]:
-    async def database() -> None:
-        await ping(bank.engine)
-
-    app = ledger_app(bank.queries, TokenVerifier(token_settings), {"database": database})
+    app = ledger_app(bank.queries, TokenVerifier(token_settings), {})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ledger") as client:
 
         async def get(path: str, tenant: str | None = bank.name, **query: str | int) -> httpx.Response:

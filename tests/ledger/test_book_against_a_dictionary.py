@@ -10,10 +10,9 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
-from sqlalchemy import text
 
-from hub.database import open_database
 from hub.money import Money
+from hub.statements import open_statements
 from ledger.book import Ledger
 from ledger.model import STP_SETTLEMENT, AccountRef, LedgerRefused, Leg, Receipt
 from ledger.seed import Seed, seed
@@ -118,11 +117,11 @@ class DictionaryBook:
         return "done"
 
 
-_BALANCES = text(
-    "SELECT coalesce(nullif(a.owner_id, ''), a.kind) AS name, b.hold_out, "
-    "CASE b.side WHEN 'C' THEN b.credits - b.debits ELSE b.debits - b.credits END AS booked "
+_BALANCES = (
+    "SELECT coalesce(nullif(a.owner_id, ''), a.kind), "
+    "CASE b.side WHEN 'C' THEN b.credits - b.debits ELSE b.debits - b.credits END, b.hold_out "
     "FROM ledger.book k JOIN ledger.account a ON a.book_id = k.id JOIN ledger.balance b ON b.account_id = a.id "
-    "WHERE k.code = :book AND a.kind IN ('customer-deposit', 'fee-income', 'stp-settlement')"
+    "WHERE k.code = %(book)s AND a.kind IN ('customer-deposit', 'fee-income', 'stp-settlement')"
 )
 
 
@@ -135,12 +134,12 @@ class BookMachine(RuleBasedStateMachine):
         self.book = f"machine-{uuid.uuid4().hex[:10]}"
         self.dictionary = DictionaryBook()
         accounts = [{"id": one, "currency": "MXN", "opening_balance": f"{OPENING // 100}.00"} for one in PEOPLE]
-        self.opening = open_database(self.url, pool_size=1)
+        self.opening = open_statements(self.url, 1)
 
         async def begin() -> None:
             await seed(self.url, Seed.model_validate({"tenants": [{"id": self.book, "accounts": accounts}]}))
-            self.engine = await self.opening.__aenter__()
-            self.ledger = Ledger(self.engine)
+            self.statements = await self.opening.__aenter__()
+            self.ledger = Ledger(self.statements)
 
         self.runner.run(begin())
 
@@ -217,9 +216,8 @@ class BookMachine(RuleBasedStateMachine):
             return
 
         async def found() -> tuple[dict[str, int], dict[str, int]]:
-            async with self.engine.connect() as connection:
-                rows = (await connection.execute(_BALANCES, {"book": self.book})).all()
-            return {row.name: row.booked for row in rows}, {row.name: row.hold_out for row in rows}
+            rows = await self.statements.rows(_BALANCES, {"book": self.book})
+            return {name: booked for name, booked, _ in rows}, {name: held for name, _, held in rows}
 
         booked, held = self.runner.run(found())
         assert booked == self.dictionary.booked

@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
-from hub.database import open_database
 from hub.errors import Unavailable
 from hub.money import Money
+from hub.statements import open_statements
 from ledger.book import Ledger
 from ledger.model import AccountRef, Leg
 from ledger.service import free_expired_holds
@@ -99,14 +99,14 @@ async def test_a_cut_connection_is_unavailable_for_every_verb(own_bank, verb):
 
 
 async def test_a_database_that_is_away_is_unavailable():
-    async with open_database("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as engine:
+    async with open_statements("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as statements:
         with pytest.raises(Unavailable):
-            await Ledger(engine).release("acme", "p1:hold", "p1:release")
+            await Ledger(statements).release("acme", "p1:hold", "p1:release")
 
 
 async def test_the_sweeper_outlives_a_database_that_is_away():
-    async with open_database("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as engine:
-        sweeping = asyncio.ensure_future(free_expired_holds(Ledger(engine), every=0.01))
+    async with open_statements("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as statements:
+        sweeping = asyncio.ensure_future(free_expired_holds(Ledger(statements), every=0.01))
         await asyncio.sleep(0.2)
         assert not sweeping.done()
         sweeping.cancel()
@@ -114,14 +114,14 @@ async def test_the_sweeper_outlives_a_database_that_is_away():
 
 _PROGRAM = """
 import asyncio, sys
-from hub.database import open_database
+from hub.statements import open_statements
 from hub.money import Money
 from ledger.book import Ledger
 from ledger.model import AccountRef
 
 async def main(url, book):
-    async with open_database(url, pool_size=1) as engine:
-        ledger = Ledger(engine)
+    async with open_statements(url, 1) as statements:
+        ledger = Ledger(statements)
         await ledger.hold(book, "p1:hold", AccountRef.customer("ana"), Money(1000, "MXN"), Money(100, "MXN"))
         await ledger.capture(book, "p1:hold", "p1:capture", AccountRef.customer("bruno"))
 

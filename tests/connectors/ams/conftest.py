@@ -11,8 +11,8 @@ import pytest
 
 from connectors.ams.client import AccountSystem
 from connectors.ams.ledger_backend import LedgerBackend
-from hub.database import open_database
 from hub.migrations import migrate
+from hub.statements import open_statements
 from hub.transfer import TenantId
 from ledger.book import Ledger
 from ledger.seed import Seed, seed
@@ -41,6 +41,6 @@ def ams_url(database_url: str) -> str:
 
 @pytest.fixture
 async def branch(ams_url: str) -> AsyncIterator[Branch]:
-    async with open_database(ams_url, pool_size=8) as engine:
+    async with open_statements(ams_url) as statements:
         tenant = TenantId(f"bank-{uuid.uuid4().hex[:8]}")
-        yield Branch(tenant, LedgerBackend(engine), ams_url, Ledger(engine))
+        yield Branch(tenant, LedgerBackend(statements), ams_url, Ledger(statements))

@@ -11,8 +11,8 @@ from connectors.ams.ledger_backend import REFUSED_AS, LedgerBackend
 from connectors.ams.model import BookTransfer, CaptureHold, HoldFunds, QuoteTransfer, ReleaseHold
 from connectors.ams.settings import AmsSettings
 from connectors.ams.worker import AmsWorker
-from hub.database import open_database
 from hub.settings import SettingsError, read
+from hub.statements import open_statements
 from hub.testing import Completed, Failed, FakeEngine, Thrown, run
 from ledger.model import REFUSALS
 
@@ -97,8 +97,8 @@ async def test_what_no_correct_process_asks_is_an_incident_at_once(bank):
 
 
 async def test_a_database_that_is_away_is_tried_again():
-    async with open_database("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as engine:
-        worker = AmsWorker(LedgerBackend(engine))
+    async with open_statements("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as statements:
+        worker = AmsWorker(LedgerBackend(statements))
         for job in (
             quote_of("acme", "1", "2"),
             HoldFunds.model_validate({**PAYMENT, "payer_account": "ana", "amount": 1, "fee": 0, "currency": "MXN"}),
