@@ -25,13 +25,13 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 import uvicorn
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import HTTPBearer
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, to_json
@@ -484,36 +484,43 @@ class Verifier(Protocol):
         ...
 
 
-_bearer = HTTPBearer(auto_error=False, description="A JSON web token of the configured issuer.")
+class _Bearer(HTTPBearer):
+    """A dependency that is both the lock on the door and its entry in the service's description."""
+
+    def __init__(self, *roles: str) -> None:
+        super().__init__(auto_error=False, scheme_name="token", description="A JSON web token of the issuer.")
+        self._roles = frozenset(roles)
+
+    async def __call__(self, request: Request) -> Caller:  # type: ignore[override]
+        found = await authenticated(request)
+        if self._roles and self._roles.isdisjoint(found.roles):
+            raise Problem(403, "role-missing", f"This needs one of the roles: {', '.join(sorted(self._roles))}.")
+        return found
 
 
-async def caller(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Caller:
-    """Dependency: who calls. 401 with `WWW-Authenticate` when there is no token or not one that we believe."""
-    if credentials is None:
+async def authenticated(request: Request) -> Caller:
+    """Who calls. Raises the 401 with `WWW-Authenticate` when there is no token or not one that we believe."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
         detail = "This needs the header Authorization: Bearer <token>."
         raise Problem(401, "token-missing", detail, headers={"WWW-Authenticate": 'Bearer realm="payhub"'})
     verifier: Verifier | None = request.app.state.verifier
     if verifier is None:
         raise LookupError("build_app was given no verifier")
     try:
-        return await verifier.verify(credentials.credentials)
+        return await verifier.verify(token.strip())
     except NotAuthenticated as refused:
         challenge = f'Bearer realm="payhub", error="invalid_token", error_description="{refused.detail}"'
         raise Problem(401, refused.code, refused.detail, headers={"WWW-Authenticate": challenge}) from None
 
 
-def require(*roles: str) -> Callable[..., Awaitable[Caller]]:
+caller: Final[Callable[[Request], Awaitable[Caller]]] = _Bearer()
+"""Dependency: who calls, whatever the roles."""
+
+
+def require(*roles: str) -> Callable[[Request], Awaitable[Caller]]:
     """Dependency: who calls, provided that one of `roles` is among the caller's; 403 otherwise."""
-    wanted = frozenset(roles)
-
-    async def permitted(found: Annotated[Caller, Depends(caller)]) -> Caller:
-        if wanted.isdisjoint(found.roles):
-            raise Problem(403, "role-missing", f"This needs one of the roles: {', '.join(sorted(wanted))}.")
-        return found
-
-    return permitted
+    return _Bearer(*roles)
 
 
 # --- Serving ------------------------------------------------------------------------------------------------------

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final
 
 from connectors.channel.api import build_channel_app
@@ -12,38 +11,42 @@ from connectors.channel.callbacks import open_callbacks
 from connectors.channel.model import PaymentAccepted
 from connectors.channel.relay import Relay
 from connectors.channel.settings import ChannelSettings
-from connectors.channel.store import ChannelStore, bounded
+from connectors.channel.store import LOCK_TIMEOUT, ChannelStore
 from connectors.channel.worker import ChannelWorker
 from hub.connector import Connector, Service, Work
-from hub.database import open_database, ping
 from hub.messages import Engine
 from hub.settings import DatabaseSettings, TokenSettings, read
+from hub.statements import Statements, open_statements
 from hub.tokens import TokenVerifier
+
+
+def _database(settings: DatabaseSettings) -> AbstractAsyncContextManager[Statements]:
+    return open_statements(settings.url, settings.pool_size, lock_timeout=LOCK_TIMEOUT)
 
 
 @asynccontextmanager
 async def open_api(engine: Engine) -> AsyncIterator[Service]:
     """Takes payments in and hands them to the engine."""
-    settings, database_settings = read(ChannelSettings), read(DatabaseSettings)
+    settings = read(ChannelSettings)
     verifier = TokenVerifier(read(TokenSettings))
-    async with open_database(bounded(database_settings.url), database_settings.pool_size) as database:
+    async with _database(read(DatabaseSettings)) as database:
         store = ChannelStore(database)
         relay = Relay(store, engine, settings)
-        app = build_channel_app(store, relay, verifier, {"database": partial(ping, database)})
+        app = build_channel_app(store, relay, verifier, {"database": database.ping})
         yield Service(app, loops=[relay.run])
 
 
 @asynccontextmanager
 async def open_work(engine: Engine) -> AsyncIterator[Work]:
     """The two jobs, the callbacks, and a relay for what processes that died had in hand."""
-    settings, database_settings = read(ChannelSettings), read(DatabaseSettings)
-    async with open_database(bounded(database_settings.url), database_settings.pool_size) as database:
+    settings = read(ChannelSettings)
+    async with _database(read(DatabaseSettings)) as database:
         store = ChannelStore(database)
         async with open_callbacks(store, settings) as callbacks:
             yield Work(
                 workers=[ChannelWorker(store, callbacks.look)],
                 loops=[callbacks.run, Relay(store, engine, settings).run],
-                probes={"database": partial(ping, database)},
+                probes={"database": database.ping},
             )
 
 

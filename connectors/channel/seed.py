@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, fi
 
 from connectors.channel.addresses import Address
 from connectors.channel.store import ChannelStore
-from hub.database import open_database
+from hub.statements import open_statements
 from hub.transfer import TenantId
 
 _PREFIX = "whsec_"
@@ -57,7 +57,7 @@ class Seed(BaseModel):
 
 async def seed(database_url: str, seed: Seed) -> None:
     """Add these tenants or bring them up to date; repeating it changes nothing. The schema must be there."""
-    async with open_database(database_url, pool_size=1) as database:
+    async with open_statements(database_url, 1) as database:
         store = ChannelStore(database)
         for tenant in seed.tenants:
             secret = tenant.callback_secret.get_secret_value() if tenant.callback_secret else None

@@ -15,20 +15,18 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from connectors.channel.api import build_channel_app
 from connectors.channel.callbacks import open_callbacks
 from connectors.channel.model import ClaimPayment, PaymentAccepted, RecordOutcome
 from connectors.channel.relay import Relay
 from connectors.channel.settings import ChannelSettings
-from connectors.channel.store import ChannelStore, bounded
+from connectors.channel.store import LOCK_TIMEOUT, ChannelStore
 from connectors.channel.worker import ChannelWorker
-from hub.database import open_database
 from hub.jobs import JobFacts
 from hub.migrations import migrate
 from hub.settings import TokenSettings
+from hub.statements import Statements, open_statements
 from hub.testing import FakeEngine, job_facts, run
 from hub.tokens import JWKS_FILE, LocalIssuer, TokenVerifier
 from hub.transfer import Outcome, PaymentId, Reason, TenantId
@@ -67,7 +65,7 @@ class Channel:
     app: FastAPI
     client: httpx.AsyncClient
     store: ChannelStore
-    database: AsyncEngine
+    database: Statements
     engine: FakeEngine
     relay: Relay
     settings: ChannelSettings
@@ -139,9 +137,7 @@ class Channel:
         self._loops.clear()
 
     async def rows(self, statement: str, **parameters: Any) -> list[Any]:
-        async with self.database.begin() as connection:
-            found = await connection.execute(text(statement), parameters)
-            return list(found.all()) if found.returns_rows else []
+        return await self.database.rows(statement, parameters)
 
     async def published(self, count: int) -> list[PaymentAccepted]:
         """What the engine was given, once it was given that many."""
@@ -151,7 +147,7 @@ class Channel:
     async def age(self, payment_id: PaymentId, by: timedelta) -> None:
         """Let the lease of a payment be over."""
         await self.rows(
-            "UPDATE channel.payment SET publish_after = publish_after - :by WHERE id = :id", by=by, id=payment_id
+            "UPDATE channel.payment SET publish_after = publish_after - %(by)s WHERE id = %(id)s", by=by, id=payment_id
         )
 
 
@@ -186,13 +182,11 @@ def open_channel(channel_database: str, tmp_path: Path) -> OpenChannel:
         chosen = ChannelSettings(**{"sweep_every": 0.05, "callback_first_pause": 0.05, **settings})
         issuer = LocalIssuer.open(tmp_path)
         tenant = TenantId(f"t{uuid.uuid4().hex[:10]}")
-        async with open_database(bounded(channel_database), 8) as database:
+        async with open_statements(channel_database, 8, lock_timeout=LOCK_TIMEOUT) as database:
             store = ChannelStore(database)
-            async with database.begin() as connection:
-                # Whatever other tests left must not be swept up here.
-                await connection.execute(text("UPDATE channel.payment SET publish_after = 'infinity'"))
-                await connection.execute(text("UPDATE channel.payment SET published_at = NULL"))
-                await connection.execute(text("UPDATE channel.callback SET state = 'GIVEN_UP' WHERE state = 'DUE'"))
+            # Whatever other tests left must not be swept up here.
+            await database.rows("UPDATE channel.payment SET publish_after = 'infinity', published_at = NULL")
+            await database.rows("UPDATE channel.callback SET state = 'GIVEN_UP' WHERE state = 'DUE'")
             await store.put_tenant(tenant, "A tenant", ALLOW_LIST, SECRET)
             engine = engine or FakeEngine()
             relay = Relay(store, engine, chosen)

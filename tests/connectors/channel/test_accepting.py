@@ -9,10 +9,9 @@ import uuid
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from connectors.channel.api import new_payment_id
-from hub.database import open_database
+from hub.statements import open_statements
 
 
 async def test_a_payment_is_accepted_and_committed(channel) -> None:
@@ -21,7 +20,8 @@ async def test_a_payment_is_accepted_and_committed(channel) -> None:
     assert set(answer.json()) == {"transactionId"}
     assert "idempotent-replayed" not in answer.headers
     [row] = await channel.rows(
-        "SELECT idempotency_key, amount, currency, concept, client_ref_id, payee FROM channel.payment WHERE id = :id",
+        "SELECT idempotency_key, amount, currency, concept, client_ref_id, payee FROM channel.payment"
+        " WHERE id = %(id)s",
         id=answer.json()["transactionId"],
     )
     assert row[:5] == ("rent/2026-11", 85_000, "MXN", "Rent November", "order-7")
@@ -56,7 +56,7 @@ async def test_the_same_request_again_gives_the_same_answer(channel) -> None:
     first, again = await channel.send(key="k"), await channel.send(key="k")
     assert (again.status_code, again.json()) == (202, first.json())
     assert again.headers["idempotent-replayed"] == "true"
-    [count] = await channel.rows("SELECT count(*) FROM channel.payment WHERE tenant_id = :t", t=channel.tenant)
+    [count] = await channel.rows("SELECT count(*) FROM channel.payment WHERE tenant_id = %(t)s", t=channel.tenant)
     assert count == (1,)
 
 
@@ -96,19 +96,16 @@ async def test_fifty_identical_requests_at_once_make_one_payment(running) -> Non
 
 async def test_a_repeat_while_the_first_has_not_ended_is_told_so(channel) -> None:
     await channel.send(key="first")
-    async with channel.database.connect() as stuck:
+    async with channel.database.connection() as stuck, stuck.transaction(force_rollback=True):
         await stuck.execute(
-            text(
-                """INSERT INTO channel.payment (id, tenant_id, idempotency_key, request_hash, amount, currency, payer,
+            """INSERT INTO channel.payment (id, tenant_id, idempotency_key, request_hash, amount, currency, payer,
                 payee, concept, publish_after) SELECT gen_random_uuid(), tenant_id, 'k', request_hash, amount, currency,
-                payer, payee, concept, 'infinity' FROM channel.payment WHERE tenant_id = :t"""
-            ),
+                payer, payee, concept, 'infinity' FROM channel.payment WHERE tenant_id = %(t)s""",
             {"t": channel.tenant},
         )
         answer = await channel.send(key="k")
         assert (answer.status_code, answer.json()["code"]) == (409, "still-running")
         assert answer.headers["retry-after"] == "1"
-        await stuck.rollback()
     assert (await channel.send(key="k")).status_code == 202
 
 
@@ -276,7 +273,7 @@ async def test_everything_that_payment_hub_ee_may_send_is_taken(channel) -> None
     answer = await channel.send(body)
     assert answer.status_code == 202, answer.text
     [row] = await channel.rows(
-        "SELECT payer ->> 'name' FROM channel.payment WHERE id = :id", id=answer.json()["transactionId"]
+        "SELECT payer ->> 'name' FROM channel.payment WHERE id = %(id)s", id=answer.json()["transactionId"]
     )
     assert row == ("Ana M Torres",)
 
@@ -335,8 +332,8 @@ async def test_nothing_is_read_of_a_request_without_a_token(channel) -> None:
 
 
 async def test_without_its_database_the_channel_says_when_to_come_back(channel) -> None:
-    async with open_database("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as away:
-        channel.store._engine = away
+    async with open_statements("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as away:
+        channel.store._statements = away
         answer = await channel.send()
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
     assert int(answer.headers["retry-after"]) >= 1

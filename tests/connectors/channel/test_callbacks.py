@@ -91,7 +91,7 @@ async def _ended(channel, url: str, outcome: Outcome = Outcome.SETTLED, reason: 
 
 async def _state(channel, payment_id: PaymentId) -> tuple[str, int, str | None]:
     [row] = await channel.rows(
-        "SELECT state, attempts, last_answer FROM channel.callback WHERE payment_id = :id AND sequence = 1",
+        "SELECT state, attempts, last_answer FROM channel.callback WHERE payment_id = %(id)s AND sequence = 1",
         id=payment_id,
     )
     return tuple(row)
@@ -178,7 +178,8 @@ async def test_a_receiver_that_asks_for_time_gets_it(running, receiver: Receiver
     payment_id = await _ended(running, receiver.url)
     await _becomes(running, payment_id, lambda found: found == ("DUE", 1, "503"))
     [(seconds,)] = await running.rows(
-        "SELECT extract(epoch FROM next_attempt_at - now()) FROM channel.callback WHERE payment_id = :id", id=payment_id
+        "SELECT extract(epoch FROM next_attempt_at - now()) FROM channel.callback WHERE payment_id = %(id)s",
+        id=payment_id,
     )
     assert 3500 < seconds <= 3600
 
@@ -219,7 +220,8 @@ async def test_after_three_days_it_is_given_up_and_stays_to_be_asked_for(channel
     receiver.answers = [FAILED]
     payment_id = await _ended(channel, receiver.url)
     await channel.rows(
-        "UPDATE channel.callback SET created_at = created_at - interval '3 days' WHERE payment_id = :id", id=payment_id
+        "UPDATE channel.callback SET created_at = created_at - interval '3 days' WHERE payment_id = %(id)s",
+        id=payment_id,
     )
     async with open_callbacks(channel.store, channel.settings) as callbacks:
         channel.start(callbacks.run)
@@ -250,7 +252,7 @@ async def test_what_a_process_that_died_had_in_hand_is_told_by_the_next(channel,
     assert leased.transfer.payment_id == payment_id
     assert await channel.store.lease_callbacks(10, 30, []) == []
     await channel.rows(
-        "UPDATE channel.callback SET next_attempt_at = next_attempt_at - interval '30 s' WHERE payment_id = :id",
+        "UPDATE channel.callback SET next_attempt_at = next_attempt_at - interval '30 s' WHERE payment_id = %(id)s",
         id=payment_id,
     )
     async with open_callbacks(channel.store, channel.settings) as callbacks:

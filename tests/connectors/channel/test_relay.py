@@ -17,6 +17,7 @@ import httpx
 from connectors.channel.model import PaymentAccepted
 from connectors.channel.relay import _MOST_WAITING, Relay
 from hub.messages import Message, Published
+from hub.statements import open_statements
 from hub.testing import FakeEngine
 from hub.transfer import PaymentId
 
@@ -71,7 +72,7 @@ async def test_a_swept_message_says_the_same_as_the_first(open_channel) -> None:
         payment_id = await channel.accepted()
         [first] = await channel.published(1)
         await channel.stop()
-        await channel.rows("UPDATE channel.payment SET publish_after = now() WHERE id = :id", id=payment_id)
+        await channel.rows("UPDATE channel.payment SET publish_after = now() WHERE id = %(id)s", id=payment_id)
         [swept] = await channel.store.lease_overdue(10, 10)
         assert swept == first
 
@@ -130,7 +131,7 @@ async def test_a_payment_that_the_engine_forgot_is_given_to_it_again(open_channe
         payment_id = await channel.accepted()
         await channel.published(1)
         while not await channel.rows(
-            "SELECT FROM channel.payment WHERE id = :id AND published_at IS NOT NULL", id=payment_id
+            "SELECT FROM channel.payment WHERE id = %(id)s AND published_at IS NOT NULL", id=payment_id
         ):
             await asyncio.sleep(0.05)
         channel.engine.forget()
@@ -188,16 +189,14 @@ async def test_a_relay_that_leaves_hands_back_what_it_has(open_channel) -> None:
 
 
 async def test_the_outage_of_the_database_ends_no_loop(open_channel) -> None:
-    from hub.database import open_database
-
     async with open_channel() as channel:
         loop = channel.start(channel.relay.run)
         await asyncio.sleep(0)
-        kept = channel.store._engine
-        async with open_database("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as away:
-            channel.store._engine = away
+        kept = channel.store._statements
+        async with open_statements("postgresql+psycopg://nobody@127.0.0.1:1/nothing") as away:
+            channel.store._statements = away
             await asyncio.sleep(0.5)
-            channel.store._engine = kept
+            channel.store._statements = kept
         await channel.accepted()
         await channel.published(1)
         assert not loop.done()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from sqlalchemy.exc import DBAPIError
+from psycopg.errors import RaiseException
 
 from connectors.channel.model import Claimed
 from hub.jobs import Result
@@ -55,7 +55,9 @@ async def test_at_once_too(channel) -> None:
     endings = await asyncio.gather(*(channel.record(payment_id, Outcome.SETTLED, Reason.NONE) for _ in range(20)))
     assert endings == [DONE] * 20
     assert len(await _history(channel, payment_id)) == 1
-    assert await channel.rows("SELECT count(*) FROM channel.callback WHERE payment_id = :id", id=payment_id) == [(1,)]
+    assert await channel.rows("SELECT count(*) FROM channel.callback WHERE payment_id = %(id)s", id=payment_id) == [
+        (1,)
+    ]
 
 
 async def test_an_unknown_outcome_may_become_final(channel) -> None:  # H3
@@ -94,12 +96,12 @@ async def test_the_database_itself_keeps_history_and_final_outcomes(channel) -> 
     payment_id = await channel.accepted()
     await channel.record(payment_id, Outcome.SETTLED, Reason.NONE)
     for statement in (
-        "UPDATE channel.payment_outcome SET outcome = 'REJECTED' WHERE payment_id = :id",
-        "DELETE FROM channel.payment_outcome WHERE payment_id = :id",
-        "UPDATE channel.payment SET outcome = 'REJECTED' WHERE id = :id",
-        "UPDATE channel.payment SET outcome = NULL WHERE id = :id",
+        "UPDATE channel.payment_outcome SET outcome = 'REJECTED' WHERE payment_id = %(id)s",
+        "DELETE FROM channel.payment_outcome WHERE payment_id = %(id)s",
+        "UPDATE channel.payment SET outcome = 'REJECTED' WHERE id = %(id)s",
+        "UPDATE channel.payment SET outcome = NULL WHERE id = %(id)s",
     ):
-        with pytest.raises(DBAPIError):
+        with pytest.raises(RaiseException):
             await channel.rows(statement, id=payment_id)
 
 
@@ -109,7 +111,7 @@ async def test_an_outcome_makes_a_callback_only_where_one_was_asked_for(channel)
         await channel.record(payment_id, Outcome.UNKNOWN, Reason.NO_ANSWER)
         await channel.record(payment_id, Outcome.SETTLED, Reason.NONE)
     found = await channel.rows(
-        "SELECT CAST(payment_id AS text), sequence, url FROM channel.callback WHERE tenant_id = :t ORDER BY sequence",
+        "SELECT payment_id::text, sequence, url FROM channel.callback WHERE tenant_id = %(t)s ORDER BY sequence",
         t=channel.tenant,
     )
     assert found == [(asked, 1, "http://127.0.0.1:1/hooks"), (asked, 2, "http://127.0.0.1:1/hooks")]
@@ -120,7 +122,7 @@ async def _history(channel, payment_id: PaymentId) -> list[tuple[int, str, str, 
     return [
         tuple(row)
         for row in await channel.rows(
-            "SELECT sequence, outcome, reason, reason_detail FROM channel.payment_outcome WHERE payment_id = :id"
+            "SELECT sequence, outcome, reason, reason_detail FROM channel.payment_outcome WHERE payment_id = %(id)s"
             " ORDER BY sequence",
             id=payment_id,
         )
