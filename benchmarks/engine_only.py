@@ -7,11 +7,12 @@ import time
 import uuid
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from connectors.ams.model import BookTransfer, CaptureHold, HoldFunds, QuoteTransfer, ReleaseHold
 from connectors.channel.model import ClaimPayment, PaymentAccepted, RecordOutcome
 from connectors.stp.model import InquireOrder, OrderStatusChanged, SendOrder
+from hub.errors import Unavailable
 from hub.jobs import Job, Result, handlers_of, handles
 from hub.settings import EngineSettings
 from hub.transfer import IdentifierType, Outcome, Party, PaymentId, Reason, TenantId
@@ -119,19 +120,20 @@ class EngineOnly:
 
     async def _start(self, number: int) -> str:
         payment = PaymentId(str(uuid.uuid4()))
-        await self._engine.publish(
-            PaymentAccepted(
-                payment_id=payment,
-                tenant_id=TenantId("acme"),
-                amount=200,
-                currency="MXN",
-                payer=PAYER,
-                payee=ELSEWHERE if number % 2 else ON_US,
-                concept="Benchmark",
-                reference_number=None,
-            )
+        accepted = PaymentAccepted(
+            payment_id=payment,
+            tenant_id=TenantId("acme"),
+            amount=200,
+            currency="MXN",
+            payer=PAYER,
+            payee=ELSEWHERE if number % 2 else ON_US,
+            concept="Benchmark",
+            reference_number=None,
         )
-        return payment
+        while True:
+            with suppress(Unavailable):
+                await self._engine.publish(accepted)
+                return payment
 
     async def throughput(self, payments: int, open_at_most: int = 40) -> float:
         """Payments per second with this many open at a time."""
