@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
@@ -99,29 +102,39 @@ class Stack:
         asyncio.run(publish())
 
 
+@contextmanager
+def passable_folder() -> Iterator[Path]:
+    """A temporary folder that the servers' user can enter too; pytest's own are closed to it."""
+    with TemporaryDirectory(prefix="payhub-test-") as name:
+        Path(name).chmod(0o711)
+        yield Path(name)
+
+
 @pytest.fixture
-def new_stack(tmp_path: Path) -> Iterator[Callable[[str], Stack]]:
+def new_stack() -> Iterator[Callable[[str], Stack]]:
     made: list[Stack] = []
 
     def make(profile: str) -> Stack:
-        made.append(Stack(tmp_path / f"data-{len(made)}", profile))
+        made.append(Stack(parent / f"data-{len(made)}", profile))
         return made[-1]
 
-    yield make
-    for stack in made:
-        stack.run("down")
-        assert stack.gone()
+    with passable_folder() as parent:
+        yield make
+        for stack in made:
+            stack.run("down")
+            assert stack.gone()
 
 
 @pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def running() -> Iterator[Stack]:
     """A stack with Zeebe and PostgreSQL that each test leaves healthy."""
-    stack = Stack(tmp_path_factory.mktemp("running") / "data", "barebone")
-    stack.up()
-    yield stack
-    stack.remember()
-    assert stack.run("down").returncode == 0
-    assert stack.gone()
+    with passable_folder() as parent:
+        stack = Stack(parent / "data", "barebone")
+        stack.up()
+        yield stack
+        stack.remember()
+        assert stack.run("down").returncode == 0
+        assert stack.gone()
 
 
 def test_up_answers_with_addresses_and_status_shows_every_part(running: Stack):
@@ -213,6 +226,26 @@ def test_what_fails_is_named_and_nothing_is_left(
         assert any("no greeting today" in line for line in failure["last_lines"])
     assert list((stack.folder / "run").iterdir()) == []
     assert stack.run("status").returncode == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
+def test_data_in_a_folder_closed_to_the_servers_user_lies_where_that_user_can_reach_it(
+    running: Stack, new_stack: Callable[[str], Stack]
+):
+    stack = new_stack("barebone")
+    stack.folder.parent.chmod(0o700)
+    zeebe = {"PAYHUB_ZEEBE_ADDRESS": running.state.address("zeebe")}
+    stack.up(**zeebe)
+    assert stack.starts() == 1
+    outside = stack.state.server_folder
+    assert outside is not None
+    assert (stack.folder / "servers").resolve() == outside
+    stack.run("down")
+    stack.up(**zeebe)
+    assert stack.starts() == 2
+    assert stack.state.server_folder == outside
+    stack.run("down")
+    shutil.rmtree(outside)
 
 
 def test_killing_the_launcher_leaves_no_process_and_an_interrupt_neither(new_stack: Callable[[str], Stack]):
