@@ -7,8 +7,10 @@ create databases) take servers that already run, which makes a single test quick
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -33,9 +35,10 @@ def _no_settings_from_outside() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def server_folder(tmp_path_factory: pytest.TempPathFactory, _no_settings_from_outside: None) -> Iterator[Path]:
+def server_folder(_no_settings_from_outside: None) -> Iterator[Path]:
     """The data folder of a stack with Zeebe and PostgreSQL, without any process of the hub."""
-    folder = tmp_path_factory.mktemp("servers")
+    folder = Path(tempfile.mkdtemp(prefix="payhub-tests-"))
+    folder.chmod(0o711)  # pytest's own folders are closed to the user that the servers run as when we are root
     command = [sys.executable, "-m", "hub.stack"]
     choices = ["--detach", "--free-ports", "--profile", "barebone", "--bound-to", str(os.getpid())]
     started = subprocess.run(
@@ -47,6 +50,7 @@ def server_folder(tmp_path_factory: pytest.TempPathFactory, _no_settings_from_ou
     assert started.returncode == 0, started.stderr
     yield folder
     subprocess.run([*command, "down", "--data-dir", str(folder)], check=True)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
