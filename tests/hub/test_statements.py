@@ -84,12 +84,15 @@ async def test_a_wrong_statement_is_no_outage_and_costs_no_connection(statements
 
 
 async def test_nothing_waits_for_a_lock_for_ever(database_url: str) -> None:
-    async with open_statements(database_url, 2, lock_timeout="100ms") as statements:
-        async with statements.connection() as holder, holder.transaction():
-            await holder.execute("SELECT pg_advisory_xact_lock(4711)")
-            with pytest.raises(Unavailable) as refused:
-                await statements.rows("SELECT pg_advisory_xact_lock(4711)")
-            assert isinstance(refused.value.__cause__, psycopg.errors.LockNotAvailable)
+    async with (
+        open_statements(database_url, 2, lock_timeout="100ms") as statements,
+        statements.connection() as holder,
+        holder.transaction(),
+    ):
+        await holder.execute("SELECT pg_advisory_xact_lock(4711)")
+        with pytest.raises(Unavailable) as refused:
+            await statements.rows("SELECT pg_advisory_xact_lock(4711)")
+        assert isinstance(refused.value.__cause__, psycopg.errors.LockNotAvailable)
 
 
 async def test_nothing_runs_for_ever_and_a_urls_own_options_are_kept(database_url: str) -> None:
