@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Final, TypeVar
@@ -61,18 +62,17 @@ async def insist(
     `done` tells from the answer to a repeat that an earlier try was carried out (a completed job is `gone`): then the
     result is None. Raises the last `AioRpcError`.
     """
-    clock = asyncio.get_running_loop().time
-    ends = clock() + within
+    ends = time.monotonic() + within
     tried = 0
     while True:
         try:
-            return await method(request, timeout=max(0.05, min(each, ends - clock())))
+            return await method(request, timeout=max(0.05, min(each, ends - time.monotonic())))
         except grpc.aio.AioRpcError as error:
             if tried and done is not None and done(error):
                 return None
             tried += 1
             pause = command_pause(tried)
-            if error.code() not in again or clock() + pause >= ends:
+            if error.code() not in again or time.monotonic() + pause >= ends:
                 raise
             RETRIES.labels(command, error.code().name).inc()
         await asyncio.sleep(pause)

@@ -22,8 +22,8 @@ _OPTIONS: Final = (
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 1_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    # Jobs pushed on a stream that we do not read must wait in the engine, not in our buffers, where they grow stale.
-    ("grpc.http2.lookahead_bytes", 16_384),
+    # Jobs pushed on a stream that we do not read must wait in the engine, not in our buffers, where they grow stale:
+    # without this gRPC enlarges its buffer of 64 kB as it sees fit.
     ("grpc.http2.bdp_probe", 0),
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
 )

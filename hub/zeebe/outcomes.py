@@ -20,6 +20,7 @@ import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -112,9 +113,15 @@ async def settle(handler: Handler, job: Job[Any], tries: int, within: float | No
     except Exception as error:  # noqa: BLE001 - every failure has one of four meanings
         late = isinstance(error, TimeoutError) and clock.expired()
         return _meaning(Uncertain(f"no answer from the handler within {within:.0f} s") if late else error, job, tries)
-    if not isinstance(result, job.result_type()):
-        return _defect(TypeError(f"the answer is {type(result).__name__}, not {job.result_type().__name__}"), job)
+    wanted = _result_type(type(job))
+    if not isinstance(result, wanted):
+        return _defect(TypeError(f"the answer is {type(result).__name__}, not {wanted.__name__}"), job)
     return Completed(result)
+
+
+@cache
+def _result_type(job: type[Job[Any]]) -> type[Result]:
+    return job.result_type()
 
 
 def _meaning(error: Exception, job: Job[Any], tries: int) -> Ending:

@@ -9,6 +9,7 @@ report is repeated until the job's deadline, and what cannot be reported the eng
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -95,9 +96,9 @@ class WorkerSettings(Settings):
     """Seconds that running jobs get to finish after the worker was told to stop."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Taken:
-    """A job in our hands, with the moment (of the loop's clock) after which the engine gives it to somebody else."""
+    """A job in our hands, with the moment (of the monotonic clock) after which the engine gives it to somebody else."""
 
     served: _Served
     raw: ActivatedJob
@@ -157,6 +158,7 @@ class Worker:
         """Calls that wait for the engine's next job; those that have a job in hand are not here."""
         self._stopping = asyncio.Event()
         self._unstarted: list[_Taken] = []
+        self._tells_all = logging.getLogger(__name__).isEnabledFor(logging.DEBUG)
 
     @property
     def running(self) -> int:
@@ -313,30 +315,26 @@ class Worker:
     # What is done with one.
 
     async def _do(self, taken: _Taken) -> None:
-        served, raw = taken.served, taken.raw
-        structlog.contextvars.bind_contextvars(
-            job_type=served.job_type,
-            job_key=raw.key,
-            process_instance_key=raw.processInstanceKey,
-            element_id=raw.elementId,
-        )
-        left = taken.deadline - asyncio.get_running_loop().time()
+        served = taken.served
+        left = taken.deadline - time.monotonic()
         if left < served.enough:
             served.ended["dropped"].inc()
+            _bind(taken, None)
             log.warning("job waited too long and was left to the engine", seconds_left=round(left, 1))
             return
         failpoint(served.taken_point)
-        ending = await _end_of(served, raw, left - served.reserve)
+        ending = await _end_of(taken, left - served.reserve)
         failpoint(served.handled_point)
         outcome = await self._report(taken, ending)
         failpoint(served.reported_point)
         served.ended[outcome].inc()
-        served.seconds.observe(asyncio.get_running_loop().time() - taken.at)
-        _tell(outcome, ending)
+        served.seconds.observe(time.monotonic() - taken.at)
+        if outcome != "completed" or self._tells_all:
+            _tell(outcome, ending)
 
     async def _report(self, taken: _Taken, ending: Ending) -> str:
         """Tell the engine, until it knows or the job is no longer ours. Returns the outcome as the metrics name it."""
-        left = taken.deadline - asyncio.get_running_loop().time()
+        left = taken.deadline - time.monotonic()
         try:
             return await self._command(taken.raw.key, ending, max(0.5, left))
         except grpc.aio.AioRpcError as error:
@@ -347,7 +345,7 @@ class Worker:
             # It is too large, or no object, and will stay so: an operator must see that.
             told = await self._report(taken, Failed(0, timedelta(), f"the engine refused the answer: {code.name}"))
             return "refused" if told == "incident" else told
-        log.error("outcome not reported", outcome=type(ending).__name__, code=code.name)
+        log.warning("the engine could not be told", code=code.name)
         return "unreported"
 
     async def _command(self, key: int, ending: Ending, within: float) -> str:
@@ -391,22 +389,33 @@ class _StreamEnded(Exception):
 
 def _take(served: _Served, raw: ActivatedJob) -> _Taken:
     """Note when the job came and until when it is ours; the shorter of both clocks counts, because they may differ."""
-    now = asyncio.get_running_loop().time()
+    now = time.monotonic()
     return _Taken(served, raw, now, now + min(served.timeout, raw.deadline / 1000 - time.time()))
 
 
-async def _end_of(served: _Served, raw: ActivatedJob, within: float) -> Ending:
+def _bind(taken: _Taken, payment_id: str | None) -> None:
+    """Say in every log line of this job's task whose it is."""
+    raw = taken.raw
+    structlog.contextvars.bind_contextvars(
+        job_type=taken.served.job_type,
+        job_key=raw.key,
+        process_instance_key=raw.processInstanceKey,
+        element_id=raw.elementId,
+        **({} if payment_id is None else {"payment_id": payment_id}),
+    )
+
+
+async def _end_of(taken: _Taken, within: float) -> Ending:
+    served, raw = taken.served, taken.raw
     try:
         job = served.parse(raw.variables)
     except ValidationError as error:
+        _bind(taken, None)
         return misfit(served.job, error)
     tries = tries_left(raw.retries, served.job.attempts)
-    job.with_facts(
-        JobFacts(raw.key, raw.processInstanceKey, raw.bpmnProcessId, raw.elementId, tries, raw.deadline / 1000)
-    )
-    payment_id = getattr(job, "payment_id", None)
-    if payment_id is not None:
-        structlog.contextvars.bind_contextvars(payment_id=payment_id)
+    deadline = raw.deadline / 1000
+    job.with_facts(JobFacts(raw.key, raw.processInstanceKey, raw.bpmnProcessId, raw.elementId, tries, deadline))
+    _bind(taken, getattr(job, "payment_id", None))
     return await settle(served.handler, job, tries, within)
 
 
@@ -421,23 +430,18 @@ def _failure(key: int, failed: Failed) -> FailJobRequest:
 
 def _tell(outcome: str, ending: Ending) -> None:
     """One line per job: quiet when it went well, loud when somebody must act. The job's identity is already bound."""
-    match ending:
-        case Completed():
-            log.debug("job completed", outcome=outcome)
-        case Thrown():
-            log.info("job rejected", outcome=outcome, code=ending.code)
-        case Failed(tries_left=0):
-            log.error(
-                "job became an incident",
-                outcome=outcome,
-                reason=ending.message,
-                stack=stack(ending.error) if ending.error is not None else "",
-            )
-        case Failed():
-            log.warning(
-                "job failed",
-                outcome=outcome,
-                reason=ending.message,
-                tries_left=ending.tries_left,
-                again_in=round(ending.back_off.total_seconds(), 1),
-            )
+    match outcome, ending:
+        case "completed", _:
+            log.debug("job completed")
+        case "thrown", Thrown():
+            log.info("job rejected", code=ending.code)
+        case "failed", Failed():
+            again_in = round(ending.back_off.total_seconds(), 1)
+            log.warning("job failed", reason=ending.message, tries_left=ending.tries_left, again_in=again_in)
+        case "incident", Failed():
+            trace = stack(ending.error) if ending.error is not None else ""
+            log.error("job became an incident", reason=ending.message, stack=trace)
+        case "late", _:
+            log.info("job was no longer ours", ending=type(ending).__name__)
+        case _:
+            log.error("job could not be reported", outcome=outcome, ending=type(ending).__name__)
