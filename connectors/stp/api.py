@@ -22,6 +22,7 @@ from hub.api import Problem, build_app
 from hub.telemetry import logger
 
 SECRET_HEADER: Final = "X-STP-Secret"  # noqa: S105 (the name, not the secret)
+SHORT_SECRET: Final = 16
 RECEIVED: Final = b'{"mensaje":"recibido"}'
 
 _refused = Counter("payhub_stp_callbacks_refused", "Callbacks without the right secret.")
@@ -32,6 +33,8 @@ log = logger(__name__)
 def build_callbacks_app(settings: StpCallbackSettings, callbacks: Callbacks) -> FastAPI:
     """The application that STP calls. Health and metrics need no secret; everything under /stp does."""
     app = build_app("STP callbacks")
+    if len(settings.callback_secret.get_secret_value()) < SHORT_SECRET:
+        log.warning("callback.secret-short", advice=f"use {SHORT_SECRET} random characters or more")
     # Inside the edge, which counts and logs the refusal, and outside of what reads the body.
     app.user_middleware.insert(1, Middleware(_Secret, secret=settings.callback_secret.get_secret_value()))
 

@@ -70,7 +70,7 @@ def _text(value: Any) -> str | None:
         raise ValueError("must be text")  # noqa: TRY004 (pydantic reports ValueError by field)
     if "|" in value:
         raise ValueError("must not hold |, which separates the signed fields")
-    if any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in value):
+    if not value.isprintable() and any(unicodedata.category(letter) in {"Cc", "Cs"} for letter in value):
         raise ValueError("must not hold control characters")
     return value
 

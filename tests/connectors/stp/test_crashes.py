@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from connectors.stp.fake import _Poster
 from hub.testing import Completed, Failed, run
+
+SECRET = "a-secret-for-callbacks-in-tests"
 
 WORKER = """
 import asyncio, sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from connectors.stp.client import open_stp
 from connectors.stp.connector import profiles
 from connectors.stp.dispatch import Dispatch, Rules
@@ -90,3 +95,78 @@ async def test_a_refused_order_is_refused_wherever_the_worker_died(rail, point):
     assert ending.variables["outcome"] == "REJECTED"
     assert ending.variables["reason_detail"] == "STP -20: the amount is not valid"
     assert rail.at_stp(job) == []
+
+
+CALLBACKS = """
+import asyncio, socket, sys
+from pathlib import Path
+from connectors.stp.api import build_callbacks_app
+from connectors.stp.callbacks import Callbacks
+from connectors.stp.orders import OrderStore
+from connectors.stp.settings import StpCallbackSettings
+from hub.api import serve
+from hub.database import open_database
+from hub.messages import Published
+from hub.settings import DatabaseSettings, read
+
+class Engine:
+    async def publish(self, message):
+        with Path(sys.argv[2]).open("a") as told:
+            told.write(f"{message.payment_id} {message.outcome} {message.message_id}\\n")
+        return Published.NEW
+
+async def main():
+    async with open_database(read(DatabaseSettings).url) as database:
+        callbacks = Callbacks(OrderStore(database), Engine())
+        await serve(build_callbacks_app(read(StpCallbackSettings), callbacks), "127.0.0.1", int(sys.argv[1]))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "stp.order-status.before-store",
+        "stp.order-status.after-store",
+        "stp.order-status.after-commit",
+        "stp.order-status.after-publish",
+    ],
+)
+async def test_a_status_is_told_under_one_id_wherever_the_callbacks_process_died(rail, tmp_path, eventually, point):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    told = tmp_path / "told"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PAYHUB_")},
+        "PAYHUB_FAILPOINT": point,
+        "PAYHUB_FAILPOINT_ONCE": str(tmp_path),
+        "PAYHUB_DATABASE_URL": rail.database.url.render_as_string(hide_password=False),
+        "PAYHUB_STP_CALLBACK_SECRET": SECRET,
+    }
+
+    async def start():
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-c", CALLBACKS, str(port), str(told), env=environment, stderr=asyncio.subprocess.DEVNULL
+        )
+
+    rail.simulator._poster = _Poster(f"http://127.0.0.1:{port}/stp/order-status", SECRET)
+    first = await start()
+    job = rail.job()
+    await rail.worker.send_order(job)
+    assert await asyncio.wait_for(first.wait(), 30) == -signal.SIGKILL
+    second = await start()
+    try:
+        await eventually(lambda: any(row["status"] == 200 for row in rail.simulator.book.callbacks()), 30)
+        rail.clock.advance(timedelta(hours=1))
+        await rail.callbacks.sweep()
+        lines = told.read_text().splitlines() if told.exists() else []
+        heard = lines + [
+            f"{message.payment_id} {message.outcome} {message.message_id}"
+            for message in rail.engine.told(job.payment_id)
+        ]
+        assert {line.split()[1] for line in heard if line.startswith(job.payment_id)} == {"SETTLED"}
+        assert len({line for line in heard if line.startswith(job.payment_id)}) == 1
+    finally:
+        second.terminate()
+        await second.wait()
