@@ -234,26 +234,26 @@ LANGUAGE plpgsql AS $$
 DECLARE
     v_hash   bytea := sha256(convert_to(jsonb_build_array('hold', p_account, p_asset, p_amount, p_fee, p_lifetime,
                                                           p_reference)::text, 'UTF8'));
+    v_book   bigint;
     v_from   record;
     v_answer ledger.answer;
     v_until  timestamptz := clock_timestamp() + p_lifetime;
 BEGIN
-    SELECT k.id AS book_id, b.* INTO v_from
-      FROM ledger.book k
-      JOIN ledger.account a ON a.book_id = k.id AND a.kind = split_part(p_account, ':', 1)
-       AND a.owner_id = ledger.owner_of(p_account) AND a.asset = p_asset AND a.shard = 0
-      JOIN ledger.balance b ON b.account_id = a.id
-     WHERE k.code = p_book
+    -- Apart, so that the account is always looked for inside the book, however few books there are when plans are made.
+    SELECT k.id INTO v_book FROM ledger.book k WHERE k.code = p_book;
+    SELECT b.* INTO v_from
+      FROM ledger.account a JOIN ledger.balance b ON b.account_id = a.id
+     WHERE a.book_id = v_book AND a.kind = split_part(p_account, ':', 1) AND a.owner_id = ledger.owner_of(p_account)
+       AND a.asset = p_asset AND a.shard = 0
        FOR NO KEY UPDATE OF b;
     IF NOT FOUND THEN
-        SELECT k.id AS book_id INTO v_from FROM ledger.book k WHERE k.code = p_book;
-        v_answer := ledger.earlier(v_from.book_id, p_operation, v_hash);
+        v_answer := ledger.earlier(v_book, p_operation, v_hash);
         IF v_answer.txn_id IS NULL THEN
-            v_answer := ledger.refused((ledger.find_account(v_from.book_id, p_account, p_asset)).refusal, 'debit');
+            v_answer := ledger.refused((ledger.find_account(v_book, p_account, p_asset)).refusal, 'debit');
         END IF;
         RETURN v_answer;
     END IF;
-    v_answer := ledger.earlier(v_from.book_id, p_operation, v_hash);
+    v_answer := ledger.earlier(v_book, p_operation, v_hash);
     IF v_answer.txn_id IS NOT NULL THEN
         RETURN v_answer;
     ELSIF v_from.side <> 'C' THEN
@@ -268,10 +268,10 @@ BEGIN
     END IF;
 
     INSERT INTO ledger.txn (book_id, idem_key, idem_hash, kind, ext_ref, actor)
-    VALUES (v_from.book_id, p_operation, v_hash, 'hold', p_reference, p_actor)
+    VALUES (v_book, p_operation, v_hash, 'hold', p_reference, p_actor)
         ON CONFLICT (book_id, idem_key) DO NOTHING RETURNING id, booked_at INTO v_answer.txn_id, v_answer.booked_at;
     IF NOT FOUND THEN
-        RETURN ledger.earlier(v_from.book_id, p_operation, v_hash);
+        RETURN ledger.earlier(v_book, p_operation, v_hash);
     END IF;
     UPDATE ledger.balance SET hold_out = hold_out + p_amount WHERE account_id = v_from.account_id;
     INSERT INTO ledger.hold (id, from_account, asset, amount, fee, expires_at)
@@ -337,7 +337,7 @@ BEGIN
         END IF;
     END IF;
     PERFORM 1 FROM ledger.balance b
-      WHERE b.account_id = v_hold.from_account OR (b.account_id = v_to.account_id AND NOT v_to.shared)
+      WHERE b.account_id IN (v_hold.from_account, CASE WHEN v_to.shared THEN v_hold.from_account ELSE v_to.account_id END)
       ORDER BY b.account_id FOR NO KEY UPDATE;
     SELECT b.closed, b.credits_frozen INTO v_state FROM ledger.balance b WHERE b.account_id = v_to.account_id;
     IF v_state.closed THEN
