@@ -289,7 +289,8 @@ class Simulator:
         order = self.book.order(due.order_id)
         if order is None:
             return
-        if step.key is None and order.estado != step.estado:
+        overtaken = order.estado == "D" and step.estado == "LQ"  # told late; what it tells of came first
+        if step.key is None and order.estado != step.estado and not overtaken:
             self.book.move(order.id, step.estado, step.causa, self.moment() if step.estado == "LQ" else None)
         if not step.report:
             self.book.done(due)

@@ -210,6 +210,7 @@ async def test_cents_22_report_the_return_before_the_settlement(rail, eventually
     job = rail.job(amount=10_022)
     await rail.worker.send_order(job)
     await eventually(lambda: len(rail.simulator.book.callbacks()) == 2)
+    assert rail.at_stp(job)[0].estado == "D"
     assert [message.outcome for message in rail.engine.told(job.payment_id)] == ["RETURNED"]
 
 
