@@ -11,6 +11,7 @@ import logging
 import re
 import sys
 from collections.abc import Mapping, MutableMapping
+from functools import cache
 from typing import Any, Final
 
 import structlog
@@ -35,16 +36,25 @@ _PERSONAL: Final = re.compile(
 )
 
 
+_SUSPECT: Final = re.compile(r"[0-9]{6}|eyJ|-----|://")  # a cheap look: nothing is masked that has none of these
+
+
 def redact_text(text: str) -> str:
     """The same text with everything that looks personal or secret masked."""
-    return _PERSONAL.sub(MASK, text)
+    return _PERSONAL.sub(MASK, text) if _SUSPECT.search(text) else text
+
+
+@cache
+def _is_secret(key: str) -> bool:
+    """Whether a key's value is masked whatever it is. Keys are words of the code: few, and worth remembering."""
+    return _SECRET_KEYS.search(key) is not None
 
 
 def _redact(value: Any) -> Any:
     if isinstance(value, str):
         return redact_text(value)
     if isinstance(value, Mapping):
-        return {key: MASK if _SECRET_KEYS.search(str(key)) else _redact(inner) for key, inner in value.items()}
+        return {key: MASK if _is_secret(str(key)) else _redact(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_redact(inner) for inner in value]
     if value is None or isinstance(value, (bool, int)):
@@ -55,7 +65,7 @@ def _redact(value: Any) -> Any:
 def redacting(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The structlog processor that masks; it runs last before rendering."""
     for key, value in event.items():
-        event[key] = MASK if _SECRET_KEYS.search(key) else _redact(value)
+        event[key] = MASK if _is_secret(key) else _redact(value)
     return event
 
 
