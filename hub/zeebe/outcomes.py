@@ -134,9 +134,16 @@ def _meaning(error: Exception, job: Job[Any], tries: int) -> Ending:
             return _defect(error, job)
 
 
-def misfit(job: type[Job[Any]], error: ValidationError) -> Failed:
+def misfit(job: type[Job[Any]], error: Exception) -> Failed:
     """The variables in the process do not fit the job class: an incident that names the fields and shows no value."""
-    return Failed(0, timedelta(), f"the variables do not fit {job.__name__}: {faults(error)}", error)
+    found = faults(error) if isinstance(error, ValidationError) else type(error).__name__
+    return Failed(0, timedelta(), f"the variables do not fit {job.__name__}: {found}", error)
+
+
+def unwritable(error: Exception) -> Failed:
+    """The handler's answer cannot be written as variables, or is too large for them: an incident, without the value."""
+    told = str(error) if type(error) is ValueError else type(error).__name__
+    return Failed(0, timedelta(), f"the answer cannot be written into the process: {told}", error)
 
 
 def faults(error: ValidationError) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 import grpc
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
-from pydantic import Field, ValidationError
+from pydantic import Field
 from pyzeebe.proto.gateway_pb2 import (
     ActivatedJob,
     ActivateJobsRequest,
@@ -33,9 +33,9 @@ from hub.failpoint import failpoint
 from hub.jobs import Handler, JobFacts
 from hub.settings import Settings, prefixed
 from hub.telemetry import logger
-from hub.zeebe.calls import MOST_VARIABLES, gone, insist
+from hub.zeebe.calls import MOST_VARIABLES, RETRIES, gone, insist
 from hub.zeebe.client import ZeebeEngine
-from hub.zeebe.outcomes import Completed, Ending, Failed, Thrown, misfit, settle, stack, tries_left
+from hub.zeebe.outcomes import Completed, Ending, Failed, Thrown, misfit, settle, stack, tries_left, unwritable
 from hub.zeebe.pauses import between, source_pause
 from hub.zeebe.slots import Slots
 
@@ -65,6 +65,8 @@ _ENDS: Final = (
     "returned",  # given back by a worker that leaves
 )
 
+_METHODS: Final = {"complete": "CompleteJob", "throw": "ThrowError", "fail": "FailJob"}
+_ENDED: Final = {"complete": "completed", "throw": "thrown", "fail": "failed"}
 _NO_LONGER_OURS: Final = frozenset({grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION})
 _NEVER: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNKNOWN})
 
@@ -89,8 +91,8 @@ class WorkerSettings(Settings):
     poll_wait: float = Field(default=30, gt=0)
     """Seconds a poll waits in the engine for a job to appear."""
 
-    poll_interval: float = Field(default=1, ge=0)
-    """Seconds between a poll that brought nothing and the next, beside a stream."""
+    poll_interval: float = Field(default=1, ge=0.1)
+    """Seconds between two polls that bring nothing, for gateways that answer at once instead of waiting."""
 
     drain: float = Field(default=20, ge=0)
     """Seconds that running jobs get to finish after the worker was told to stop."""
@@ -182,7 +184,7 @@ class Worker:
     async def _leave(self, sources: list[asyncio.Task[None]]) -> None:
         self._stopping.set()
         self._slots.close()
-        for call in self._idle_calls:
+        for call in list(self._idle_calls):
             call.cancel()
         await asyncio.wait(sources, timeout=2)
         await asyncio.gather(*(self._give_back(taken) for taken in self._unstarted))
@@ -203,16 +205,13 @@ class Worker:
                 failures = 0
                 continue
             failures = 1 if worked else failures + 1
-            pause = source_pause(failures, busy=interruption == "RESOURCE_EXHAUSTED")
-            level = log.debug if failures == 1 else log.warning
-            level(
-                "no jobs from the engine",
-                source=source.__name__.strip("_"),
-                job_type=served.job_type,
-                code=interruption,
-                again_in=round(pause, 2),
-            )
-            await self._rest(pause)
+            name = source.__name__.strip("_")
+            RETRIES.labels(name, interruption).inc()
+            busy = interruption == "RESOURCE_EXHAUSTED"
+            # An outage is told at its 2nd, 4th, 8th, ... failure: all types have it at once.
+            if not busy and failures > 1 and failures.bit_count() == 1:
+                log.warning("no jobs from the engine", source=name, job_type=served.job_type, code=interruption)
+            await self._rest(source_pause(failures, busy=busy))
 
     async def _once(self, source: Callable[[_Served], Awaitable[None]], served: _Served) -> str | None:
         """Run a stream or a poll to its end; what interrupted it, or None when it got on well."""
@@ -235,6 +234,8 @@ class Worker:
         log.error(f"{what} broke", job_type=served.job_type, error=type(error).__name__, stack=stack(error))
 
     async def _rest(self, seconds: float) -> None:
+        if seconds <= 0:
+            return
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()
@@ -276,7 +277,7 @@ class Worker:
         request.maxJobsToActivate = min(self._settings.poll_batch, max(1, self._slots.free, self._slots.size // 2))
         call = self._gateway.ActivateJobs(request, timeout=self._settings.poll_wait + 10)
         self._idle_calls.add(call)
-        found = 0
+        began, found = time.monotonic(), 0
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
                 self._idle_calls.discard(call)
@@ -285,13 +286,13 @@ class Worker:
                 for position, taken in enumerate(batch):
                     if not await self._start(taken):
                         self._unstarted.extend(batch[position + 1 :])
-                        break
+                        return
                 self._idle_calls.add(call)
         finally:
             self._idle_calls.discard(call)
             call.cancel()
-        if not found and self._settings.stream:
-            await self._rest(self._settings.poll_interval)
+        if not found:
+            await self._rest(self._settings.poll_interval - (time.monotonic() - began))
 
     async def _start(self, taken: _Taken) -> bool:
         """Wait for a place and begin. False: the worker is leaving, and the job is among those to give back."""
@@ -349,27 +350,13 @@ class Worker:
         return "unreported"
 
     async def _command(self, key: int, ending: Ending, within: float) -> str:
-        gateway = self._gateway
-        match ending:
-            case Completed():
-                variables = ending.json()
-                if len(variables) > MOST_VARIABLES:
-                    told = (
-                        f"the answer is too large for a process: {len(variables)} characters, at most {MOST_VARIABLES}"
-                    )
-                    return await self._command(key, Failed(0, timedelta(), told), within)
-                complete = CompleteJobRequest(jobKey=key, variables=variables)
-                await insist("complete", gateway.CompleteJob, complete, within=within, done=gone)
-                return "completed"
-            case Thrown():
-                throw = ThrowErrorRequest(
-                    jobKey=key, errorCode=ending.code, errorMessage=ending.message, variables=ending.json()
-                )
-                await insist("throw", gateway.ThrowError, throw, within=within, done=gone)
-                return "thrown"
-            case Failed():
-                await insist("fail", gateway.FailJob, _failure(key, ending), within=within, done=gone)
-                return "incident" if ending.incident else "failed"
+        try:
+            command, request = _request(key, ending)
+        except Exception as error:  # noqa: BLE001 - a result that cannot be written is a defect like any other
+            ending = unwritable(error)
+            command, request = _request(key, ending)
+        await insist(command, getattr(self._gateway, _METHODS[command]), request, within=within, done=gone)
+        return _ENDED[command] if not isinstance(ending, Failed) or not ending.incident else "incident"
 
     async def _give_back(self, taken: _Taken) -> None:
         """Let the engine hand a job that was not begun to somebody else now, not when its time is over."""
@@ -409,7 +396,7 @@ async def _end_of(taken: _Taken, within: float) -> Ending:
     served, raw = taken.served, taken.raw
     try:
         job = served.parse(raw.variables)
-    except ValidationError as error:
+    except Exception as error:  # noqa: BLE001 - a validator may raise anything
         _bind(taken, None)
         return misfit(served.job, error)
     tries = tries_left(raw.retries, served.job.attempts)
@@ -419,13 +406,28 @@ async def _end_of(taken: _Taken, within: float) -> Ending:
     return await settle(served.handler, job, tries, within)
 
 
-def _failure(key: int, failed: Failed) -> FailJobRequest:
-    return FailJobRequest(
-        jobKey=key,
-        retries=failed.retries,
-        retryBackOff=int(failed.back_off.total_seconds() * 1000),
-        errorMessage=failed.message,
-    )
+def _request(key: int, ending: Ending) -> tuple[str, CompleteJobRequest | ThrowErrorRequest | FailJobRequest]:
+    """The command for an outcome. Raises what comes when its variables cannot be written."""
+    match ending:
+        case Completed():
+            variables = ending.json()
+            if len(variables) > MOST_VARIABLES:
+                raise ValueError(f"{len(variables)} characters, at most {MOST_VARIABLES}")
+            return "complete", CompleteJobRequest(jobKey=key, variables=variables)
+        case Thrown():
+            message = _plain(ending.message)
+            thrown = ThrowErrorRequest(jobKey=key, errorCode=ending.code, errorMessage=message, variables=ending.json())
+            return "throw", thrown
+        case Failed():
+            back_off = int(ending.back_off.total_seconds() * 1000)
+            message = _plain(ending.message)
+            failed = FailJobRequest(jobKey=key, retries=ending.retries, retryBackOff=back_off, errorMessage=message)
+            return "fail", failed
+
+
+def _plain(text: str) -> str:
+    """Text that can be sent: half a character, as in a broken file name, cannot."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _tell(outcome: str, ending: Ending) -> None:

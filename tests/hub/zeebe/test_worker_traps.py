@@ -19,6 +19,7 @@ from typing import ClassVar
 import pytest
 from grpc import StatusCode
 from prometheus_client import REGISTRY
+from pydantic import field_validator
 from pyzeebe.proto.gateway_pb2 import StreamActivatedJobsRequest
 
 from hub.errors import Unavailable
@@ -174,6 +175,13 @@ class TestTakingJobs:
         # Ten pauses of 50 to 500 ms.
         assert 0.5 < time.monotonic() - began < 5
         assert gateway.count("poll test.note") <= 12
+
+    async def test_a_gateway_that_answers_polls_at_once_is_not_asked_without_end(
+        self, gateway, scripted_engine, working
+    ):
+        async with working(scripted_engine, handlers_of([Notary()]), stream=False, poll_wait=0.001, poll_interval=0.2):
+            await asyncio.sleep(1)
+        assert 2 <= gateway.count("poll test.note") <= 6
 
     @pytest.mark.parametrize(
         "status", [StatusCode.UNAVAILABLE, StatusCode.UNKNOWN, StatusCode.PERMISSION_DENIED, StatusCode.UNIMPLEMENTED]
@@ -362,6 +370,51 @@ class TestOutcomes:
             await until(lambda: gateway.count("complete") == 1)
         written = json.loads(gateway.requests("complete")[0].variables)
         assert written == {"price": "1.10", "at": "2026-01-02T00:00:00Z", "day": "2026-01-02"}
+
+    async def test_an_answer_that_cannot_be_written_is_an_incident_and_not_a_loop(
+        self, gateway, scripted_engine, working, until
+    ):
+        class Odd(Result):
+            text: str
+
+        class Strange(Job[Odd]):
+            job_type: ClassVar[str] = "test.strange"
+            half: bool
+
+        class Strangers:
+            @handles(Strange)
+            async def strange(self, job: Strange) -> Odd:
+                return Odd(text="half a character: \ud83d") if job.half else Odd.model_construct(text=object())
+
+        async with working(scripted_engine, handlers_of([Strangers()])):
+            for half in ("true", "false"):
+                gateway.push(gateway.job("test.strange", f'{{"half": {half}}}'))
+            await until(lambda: gateway.count("fail") == 2)
+        assert {failure.retries for failure in gateway.requests("fail")} == {0}
+        for failure in gateway.requests("fail"):
+            assert failure.errorMessage.startswith("the answer cannot be written into the process: ")
+            assert "half a character" not in failure.errorMessage
+
+    async def test_a_validator_that_breaks_is_an_incident(self, gateway, scripted_engine, working, until):
+        class Checked(Job[Result]):
+            job_type: ClassVar[str] = "test.checked"
+            amount: int
+
+            @field_validator("amount")
+            @classmethod
+            def breaks(cls, amount: int) -> int:
+                raise KeyError(amount)
+
+        class Checkers:
+            @handles(Checked)
+            async def checked(self, job: Checked) -> Result:
+                return Result()
+
+        async with working(scripted_engine, handlers_of([Checkers()])):
+            gateway.push(gateway.job("test.checked", '{"amount": 4711}'))
+            await until(lambda: gateway.count("fail") == 1)
+        (failure,) = gateway.requests("fail")
+        assert (failure.retries, failure.errorMessage) == (0, "the variables do not fit Checked: KeyError")
 
     async def test_a_handler_knows_what_the_engine_knows_of_its_job(self, gateway, scripted_engine, working, until):
         notary = Notary()
