@@ -81,7 +81,11 @@ def use_stack(data_dir: Path | None) -> None:
 def _databases() -> tuple[str, str]:
     from ledger.settings import LedgerSettings
 
-    return read(DatabaseSettings).url, read(LedgerSettings).database_url
+    try:
+        return read(DatabaseSettings).url, read(LedgerSettings).database_url
+    except SettingsError as error:
+        hint = "start a hub with `payhub up`, name its folder with --data-dir, or set the variable"
+        raise SettingsError(f"{error}; {hint}") from None
 
 
 def _stack_commands() -> None:
