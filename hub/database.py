@@ -15,6 +15,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from hub.errors import Unavailable
+from hub.statements import is_defect
 
 
 @asynccontextmanager
@@ -25,6 +26,7 @@ async def open_database(url: str, pool_size: int = 8) -> AsyncIterator[AsyncEngi
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5,
+        hide_parameters=True,  # they would print with an unexpected error: names and account numbers
         connect_args={"connect_timeout": 5, "application_name": "payhub"},
     )
     try:
@@ -44,6 +46,8 @@ def database_errors() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, PoolTimeout) as error:
+        if isinstance(error, OperationalError) and is_defect(error.orig):
+            raise
         raise Unavailable(f"database: {type(error).__name__}") from error
     except DBAPIError as error:
         if error.connection_invalidated or isinstance(

@@ -28,6 +28,15 @@ _DEFAULTS: Final = {"connect_timeout": 5, "application_name": "payhub"}
 _WAIT_WITHIN: Final = 5.0
 
 
+def is_defect(error: BaseException | None) -> bool:
+    """Whether what the driver calls operational is a mistake of ours, which trying again does not mend.
+
+    PostgreSQL's class 55 is "object not in prerequisite state"; only 55P03, a lock that was not free, passes by itself.
+    """
+    state = error.sqlstate if isinstance(error, psycopg.Error) else None
+    return state is not None and state.startswith("55") and state != "55P03"
+
+
 class Statements:
     """A few connections and the statements that run on them. Make one with `open_statements`."""
 
@@ -60,6 +69,8 @@ class Statements:
         except (psycopg.OperationalError, psycopg.InterfaceError) as error:
             if connection is not None and connection.closed:
                 await self.close()
+            if is_defect(error):
+                raise
             raise Unavailable(f"database: {type(error).__name__}") from error
         except psycopg.Error:
             raise

@@ -102,3 +102,9 @@ async def test_nothing_runs_for_ever_and_a_urls_own_options_are_kept(database_ur
         assert await statements.rows("SHOW search_path") == [("elsewhere",)]
         with pytest.raises(Unavailable):
             await statements.rows("SELECT pg_sleep(5)")
+
+
+async def test_a_mistake_of_ours_is_no_outage(statements: Statements) -> None:
+    unassigned = "DO $$ DECLARE r record; n integer; BEGIN n := r.id; END $$"
+    with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState):
+        await statements.rows(unassigned)
