@@ -210,7 +210,7 @@ class Book:
 
 def _first_id() -> int:
     """Where a new book begins to count. Two books never share ids, since whoever listens may have known the other."""
-    return 1_000_000_000 + time.time_ns() // 10_000_000 % 1_000_000_000
+    return 1_000_000_000 + time.time_ns() // 1_000_000 % 1_000_000_000
 
 
 def _booked(row: sqlite3.Row) -> BookedOrder:

@@ -18,6 +18,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from connectors.stp.api import build_callbacks_app
 from connectors.stp.callbacks import Callbacks
@@ -165,15 +166,24 @@ def migrated_url(database_url: str) -> str:
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    """The application on a real port; its base URL."""
-    listening = socket.create_server(("127.0.0.1", 0))
+async def served(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
+    """The application on a real port."""
     serving = asyncio.ensure_future(serve(app, "127.0.0.1", 0, listening=listening, signals=False))
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield
     finally:
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
+
+
+def by_path(callbacks: ASGIApp, simulator: ASGIApp) -> ASGIApp:
+    """Both applications behind one port, which starts and stops in half the time of two."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        ours = scope["type"] != "http" or scope["path"].startswith(("/stp/", "/health/"))
+        await (callbacks if ours else simulator)(scope, receive, send)
+
+    return app
 
 
 @pytest.fixture
@@ -198,49 +208,54 @@ async def rail(
 ) -> AsyncIterator[Rail]:
     private, public = key_files
     engine = SlowEngine()
-    async with open_database(migrated_url) as database, httpx.AsyncClient(timeout=20) as http:
-        orders = OrderStore(database)
+    listening = socket.create_server(("127.0.0.1", 0))
+    base = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    secret = SecretStr(SECRET)
+    simulated = StpSimulatorSettings(
+        company=COMPANY,
+        payer_account=PAYER_ACCOUNT,
+        public_key_file=public,
+        book_file=tmp_path / "book.sqlite",
+        callback_url=f"{base}/stp/order-status",
+        callback_secret=secret,
+        dialect=dialect,
+        repeat_every=0.05,
+    )
+    settings = StpSettings(
+        base_url=base,
+        company=COMPANY,
+        payer_account=PAYER_ACCOUNT,
+        private_key_file=private,
+        connect_timeout=2,
+        read_timeout=1,
+        consult_timeout=2,
+    )
+    async with (
+        open_database(migrated_url) as database,
+        httpx.AsyncClient(timeout=20) as http,
+        open_stp(settings) as stp,
+        Simulator.open(simulated) as simulator,
+    ):
+        simulator.clock_offset = clock().timestamp() - time.time()
+        orders, known = OrderStore(database), profiles(settings)
         callbacks = Callbacks(orders, engine, clock)
-        secret = SecretStr(SECRET)
-        async with served(build_callbacks_app(StpCallbackSettings(callback_secret=secret), callbacks)) as callback_base:
-            callback_url = f"{callback_base}/stp/order-status"
-            simulated = StpSimulatorSettings(
-                company=COMPANY,
-                payer_account=PAYER_ACCOUNT,
-                public_key_file=public,
-                book_file=tmp_path / "book.sqlite",
-                callback_url=callback_url,
-                callback_secret=secret,
-                dialect=dialect,
-                repeat_every=0.05,
-            )
-            async with Simulator.open(simulated) as simulator:
-                simulator.clock_offset = clock().timestamp() - time.time()
-                async with served(build_simulator_app(simulator)) as simulator_url:
-                    settings = StpSettings(
-                        base_url=simulator_url,
-                        company=COMPANY,
-                        payer_account=PAYER_ACCOUNT,
-                        private_key_file=private,
-                        connect_timeout=2,
-                        read_timeout=1,
-                        consult_timeout=2,
-                    )
-                    async with open_stp(settings) as stp:
-                        known = profiles(settings)
-                        dispatch = Dispatch(orders, stp, known, rules, clock)
-                        worker = StpWorker(
-                            orders=orders,
-                            dispatch=dispatch,
-                            profiles=known,
-                            institutions=settings.known_institutions(),
-                            timers=Timers(timedelta(seconds=30), timedelta(hours=1)),
-                            clock=clock,
-                        )
-                        yield Rail(
-                            settings, database, orders, stp, dispatch, worker, callbacks, engine, simulator, clock,
-                            http, callback_url, simulator_url,
-                        )  # fmt: skip
+        dispatch = Dispatch(orders, stp, known, rules, clock)
+        worker = StpWorker(
+            orders=orders,
+            dispatch=dispatch,
+            profiles=known,
+            institutions=settings.known_institutions(),
+            timers=Timers(timedelta(seconds=30), timedelta(hours=1)),
+            clock=clock,
+        )
+        app = by_path(
+            build_callbacks_app(StpCallbackSettings(callback_secret=secret), callbacks), build_simulator_app(simulator)
+        )
+        async with served(app, listening):
+            yield Rail(
+                settings, database, orders, stp, dispatch, worker, callbacks, engine, simulator, clock, http,
+                simulated.callback_url, base,
+            )  # fmt: skip
 
 
 @pytest.fixture
