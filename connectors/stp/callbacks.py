@@ -64,26 +64,30 @@ class Callbacks:
         failpoint("stp.order-status.before-store")
         kept = await self._orders.keep_callback(body, self._clock())
         failpoint("stp.order-status.after-store")
-        if kept.result is not None:
+        if kept.result not in {None, CallbackResult.UNKNOWN_ORDER}:
             _callbacks.labels("repeat").inc()
             return kept.result
         try:
             async with asyncio.timeout(publish_within):
-                return await self.handle(kept.id, body)
+                return await self.handle(kept.id, body, known=kept.result is not None)
         except Exception as error:  # noqa: BLE001 (whatever it is, the callback is in the inbox and must be answered)
             log.warning("callback.left-to-sweep", callback_id=kept.id, cause=type(error).__name__)
             return CallbackResult.UNCHANGED
 
-    async def handle(self, callback_id: int, body: bytes) -> CallbackResult:
-        """Read a stored callback, apply it, tell the engine. Raises `Unavailable`; handling it again is safe."""
-        result, order = await self._applied(callback_id, body)
-        _callbacks.labels(result).inc()
+    async def handle(self, callback_id: int, body: bytes, *, known: bool = False) -> CallbackResult:
+        """Read a stored callback, apply it, tell the engine. Raises `Unavailable`; handling it again is safe.
+
+        `known`: it matched no order before, and people know of it already.
+        """
+        result, order = await self._applied(callback_id, body, known=known)
+        if not (known and result is CallbackResult.UNKNOWN_ORDER):
+            _callbacks.labels(result).inc()
         if order is not None:
             await self._publish(order)
             self._published.append(order)
         return result
 
-    async def _applied(self, callback_id: int, body: bytes) -> tuple[CallbackResult, Standing | None]:
+    async def _applied(self, callback_id: int, body: bytes, *, known: bool) -> tuple[CallbackResult, Standing | None]:
         """What became of a callback, and its order when the engine must be told."""
         try:
             notice = read_status(body)
@@ -94,8 +98,9 @@ class Callbacks:
         observed = await self._orders.observe_callback(callback_id, notice, self._clock())
         failpoint("stp.order-status.after-commit")
         if observed is None:
-            # It never moves anything, and it is never dropped (H4, L41).
-            alert("unknown-order", callback_id=callback_id, stp_id=notice.stp_id)
+            # It moves nothing, and it is never dropped (H4, L41).
+            if not known:
+                alert("unknown-order", callback_id=callback_id, stp_id=notice.stp_id)
             return CallbackResult.UNKNOWN_ORDER, None
         report(observed, notice.word, unknown_status=notice.state is None, source="callback")
         if notice.state is None:
@@ -131,8 +136,9 @@ class Callbacks:
 
     async def sweep(self) -> None:
         """Finish what broke off: callbacks that were stored and not handled, states that the engine was not told."""
-        before = self._clock() - LEFT_ALONE
-        for callback in await self._orders.unhandled_callbacks(before):
+        moment = self._clock()
+        before = moment - LEFT_ALONE
+        for callback in await self._orders.unhandled_callbacks(before, moment):
             await self._finish(callback)
         await self.mark()
         untold = await self._orders.untold(before)
@@ -144,7 +150,7 @@ class Callbacks:
 
     async def _finish(self, callback: Unhandled) -> None:
         try:
-            await self.handle(callback.id, callback.body)
+            await self.handle(callback.id, callback.body, known=callback.known)
         except Unavailable:
             raise
         except Exception as error:  # noqa: BLE001 (one callback that we cannot handle must not hold up the rest)

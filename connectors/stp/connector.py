@@ -21,9 +21,9 @@ from connectors.stp.wire import Sender
 from connectors.stp.worker import StpWorker, Timers
 from hub.api import add_probes
 from hub.connector import Connector, Service, Work
-from hub.database import open_database, ping
 from hub.messages import Engine
 from hub.settings import DatabaseSettings, SettingsError, read
+from hub.statements import open_statements
 from hub.transfer import TenantId
 
 
@@ -62,7 +62,10 @@ async def open_work(engine: Engine) -> AsyncIterator[Work]:
     """The two jobs, and the sweep that finishes what callbacks left."""
     settings, database_settings = read(StpSettings), read(DatabaseSettings)
     known = profiles(settings)
-    async with open_database(database_settings.url, database_settings.pool_size) as database, open_stp(settings) as stp:
+    async with (
+        open_statements(database_settings.url, database_settings.pool_size) as database,
+        open_stp(settings) as stp,
+    ):
         orders = OrderStore(database)
         worker = StpWorker(
             orders=orders,
@@ -75,7 +78,7 @@ async def open_work(engine: Engine) -> AsyncIterator[Work]:
         yield Work(
             workers=[worker],
             loops=[partial(callbacks.sweep_for_ever, settings.sweep_every)],
-            probes={"database": partial(ping, database)},
+            probes={"database": database.ping},
         )
 
 
@@ -83,10 +86,10 @@ async def open_work(engine: Engine) -> AsyncIterator[Work]:
 async def open_callbacks(engine: Engine) -> AsyncIterator[Service]:
     """Where STP posts what became of orders."""
     settings, database_settings = read(StpCallbackSettings), read(DatabaseSettings)
-    async with open_database(database_settings.url, database_settings.pool_size) as database:
+    async with open_statements(database_settings.url, database_settings.pool_size) as database:
         callbacks = Callbacks(OrderStore(database), engine)
         app = build_callbacks_app(settings, callbacks)
-        add_probes(app, {"database": partial(ping, database)})
+        add_probes(app, {"database": database.ping})
         yield Service(app, loops=[callbacks.mark_for_ever])
 
 

@@ -12,18 +12,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final
-
-from sqlalchemy import TextClause
-from sqlalchemy.ext.asyncio import AsyncEngine
+from typing import Any, Final, LiteralString
 
 from connectors.stp import statements
 from connectors.stp.model import OrderState, Sending, SendOutcome, digest
 from connectors.stp.tracking import TrackingKey
 from connectors.stp.wire import Answer, FoundOrder, StatusNotice
-from hub.database import autocommit, database_errors
+from hub.statements import Statements
 from hub.transfer import PaymentId, TenantId
 
 
@@ -125,10 +122,15 @@ class Unhandled:
 
     id: int
     body: bytes
+    known: bool
+    """Whether it was handled before and matched no order."""
 
 
 ORDER_STATUS: Final = "order-status"
 """The kind of callback that tells an order's state."""
+
+MATCHED_AGAIN_FOR: Final = timedelta(days=1)
+"""How long a callback that matches no order is looked at again now and then; it is kept for ever."""
 
 _SENDING_AFTER: Final = {
     SendOutcome.ACCEPTED: Sending.ACCEPTED,
@@ -157,8 +159,8 @@ def sending_after(answer: Answer, doubts: int) -> Sending:
 class OrderStore:
     """The orders of all tenants and the inbox of callbacks."""
 
-    def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = autocommit(engine)
+    def __init__(self, database: Statements) -> None:
+        self._database = database
 
     async def claim(self, new: NewOrder, operation_date: date, moment: datetime) -> StoredOrder | None:
         """Commit the order before it is sent. Nothing when there is one for this payment already."""
@@ -314,10 +316,17 @@ class OrderStore:
         """Write down what became of a callback."""
         await self._row(statements.CLOSE, {"callback_id": callback_id, "result": result, "moment": moment}, rows=False)
 
-    async def unhandled_callbacks(self, before: datetime, limit: int = 100) -> Sequence[Unhandled]:
-        """Callbacks that were stored before this moment and whose handling broke off."""
-        rows = await self._rows(statements.UNHANDLED, {"kind": ORDER_STATUS, "before": before, "limit": limit})
-        return [Unhandled(row["id"], bytes(row["body"])) for row in rows]
+    async def unhandled_callbacks(self, before: datetime, moment: datetime, limit: int = 100) -> Sequence[Unhandled]:
+        """Callbacks of before `before` whose handling broke off, or that matched no order and are due again."""
+        given = {
+            "kind": ORDER_STATUS,
+            "before": before,
+            "moment": moment,
+            "since": moment - MATCHED_AGAIN_FOR,
+            "limit": limit,
+        }
+        rows = await self._rows(statements.UNHANDLED, given)
+        return [Unhandled(row["id"], bytes(row["body"]), row["result"] is not None) for row in rows]
 
     async def untold(self, before: datetime, limit: int = 100) -> Sequence[Standing]:
         """Orders whose final state the engine has not been told, oldest first."""
@@ -360,21 +369,25 @@ class OrderStore:
             raise LookupError(f"payment {payment_id} has no order")
         return _standing(row)
 
-    async def _order(self, statement: TextClause, given: dict[str, Any]) -> StoredOrder | None:
+    async def _order(self, statement: LiteralString, given: dict[str, Any]) -> StoredOrder | None:
         row = await self._row(statement, given)
         return None if row is None else _stored(row)
 
-    async def _row(self, statement: TextClause, given: dict[str, Any], *, rows: bool = True) -> dict[str, Any] | None:
+    async def _row(
+        self, statement: LiteralString, given: dict[str, Any], *, rows: bool = True
+    ) -> dict[str, Any] | None:
         found = await self._rows(statement, given, rows=rows)
         return found[0] if found else None
 
     async def _rows(
-        self, statement: TextClause, given: dict[str, Any], *, rows: bool = True
+        self, statement: LiteralString, given: dict[str, Any], *, rows: bool = True
     ) -> Sequence[dict[str, Any]]:
-        with database_errors():
-            async with self._engine.connect() as connection:
-                done = await connection.execute(statement, given)
-                return [dict(row) for row in done.mappings()] if rows else ()
+        async with self._database.connection() as connection:
+            done = await connection.execute(statement, given)
+            if not rows:
+                return ()
+            names = [column.name for column in done.description or ()]
+            return [dict(zip(names, row, strict=True)) for row in await done.fetchall()]
 
 
 def _before(state: OrderState | None) -> list[str]:

@@ -27,14 +27,14 @@ from connectors.stp.orders import OrderStore
 from connectors.stp.settings import StpSettings
 from connectors.stp.worker import StpWorker, Timers
 from datetime import datetime
-from hub.database import open_database
+from hub.statements import open_statements
 from hub.settings import DatabaseSettings, read
 
 async def main():
     settings, job = read(StpSettings), SendOrder.model_validate_json(sys.argv[1])
     moment = datetime.fromisoformat(sys.argv[2])
     known, rules = profiles(settings), Rules(True, timedelta(0), timedelta(0))
-    async with open_database(read(DatabaseSettings).url) as database, open_stp(settings) as stp:
+    async with open_statements(read(DatabaseSettings).url) as database, open_stp(settings) as stp:
         orders = OrderStore(database)
         worker = StpWorker(orders=orders, dispatch=Dispatch(orders, stp, known, rules, lambda: moment), profiles=known,
                            institutions=settings.known_institutions(), clock=lambda: moment,
@@ -58,7 +58,7 @@ async def _worker_that_dies(rail, job, point):
     environment = {
         **{name: value for name, value in os.environ.items() if not name.startswith("PAYHUB_")},
         "PAYHUB_FAILPOINT": point,
-        "PAYHUB_DATABASE_URL": rail.database.url.render_as_string(hide_password=False),
+        "PAYHUB_DATABASE_URL": rail.database_url,
         "PAYHUB_STP_BASE_URL": rail.settings.base_url,
         "PAYHUB_STP_COMPANY": rail.settings.company,
         "PAYHUB_STP_PAYER_ACCOUNT": rail.settings.payer_account,
@@ -105,7 +105,7 @@ from connectors.stp.callbacks import Callbacks
 from connectors.stp.orders import OrderStore
 from connectors.stp.settings import StpCallbackSettings
 from hub.api import serve
-from hub.database import open_database
+from hub.statements import open_statements
 from hub.messages import Published
 from hub.settings import DatabaseSettings, read
 
@@ -116,7 +116,7 @@ class Engine:
         return Published.NEW
 
 async def main():
-    async with open_database(read(DatabaseSettings).url) as database:
+    async with open_statements(read(DatabaseSettings).url) as database:
         callbacks = Callbacks(OrderStore(database), Engine())
         await serve(build_callbacks_app(read(StpCallbackSettings), callbacks), "127.0.0.1", int(sys.argv[1]))
 
@@ -141,7 +141,7 @@ async def test_a_status_is_told_under_one_id_wherever_the_callbacks_process_died
         **{name: value for name, value in os.environ.items() if not name.startswith("PAYHUB_")},
         "PAYHUB_FAILPOINT": point,
         "PAYHUB_FAILPOINT_ONCE": str(tmp_path),
-        "PAYHUB_DATABASE_URL": rail.database.url.render_as_string(hide_password=False),
+        "PAYHUB_DATABASE_URL": rail.database_url,
         "PAYHUB_STP_CALLBACK_SECRET": SECRET,
     }
 

@@ -29,6 +29,7 @@ from connectors.stp.model import (
 from connectors.stp.signature import Signer
 from connectors.stp.wire import Cause, FoundOrder, classify
 from hub.errors import Unavailable
+from hub.statements import open_statements
 from hub.transfer import IdentifierType, Party, PaymentId, TenantId
 
 
@@ -535,17 +536,11 @@ async def test_what_was_sent_and_what_was_heard_cannot_be_changed(rail):
 
 async def test_a_database_that_is_away_sends_nothing(rail):
     job = rail.job()
-    await rail.database.dispose()
-    rail.worker._orders._engine = _away()
-    with pytest.raises(Unavailable, match="database"):
-        await rail.worker.send_order(job)
+    async with open_statements("postgresql+psycopg://nobody@127.0.0.1:1/none") as away:
+        rail.worker._orders._database = away
+        with pytest.raises(Unavailable, match="database"):
+            await rail.worker.send_order(job)
     assert rail.sends(job) == 0
-
-
-def _away():
-    from sqlalchemy.ext.asyncio import create_async_engine
-
-    return create_async_engine("postgresql+psycopg://nobody@127.0.0.1:1/none", connect_args={"connect_timeout": 2})
 
 
 # --- The careless connector -----------------------------------------------------------------------------------------

@@ -85,7 +85,7 @@ UP = (
     COMMENT ON TABLE stp.callback IS 'What STP posted to us, raw, committed before it is read; a repeat counts up'
     """,
     "COMMENT ON COLUMN stp.callback.result IS 'what became of it; null until it was handled'",
-    "CREATE INDEX callback_unhandled ON stp.callback (received_at) WHERE result IS NULL",
+    "CREATE INDEX callback_unhandled ON stp.callback (received_at) WHERE result IS NULL OR result = 'unknown-order'",
     """
     CREATE TABLE stp.observation (
         id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
