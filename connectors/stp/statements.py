@@ -116,12 +116,14 @@ MATCH: Final = f"""
      ORDER BY (stp_id = CAST(%(stp_id)s AS bigint)) IS TRUE DESC
      LIMIT 1
 """
+# A repeat may change the callback's row meanwhile. PostgreSQL then looks at the row again and reads `matched` a second
+# time, which shows its one row twice: hence the aggregate.
 OBSERVE_CALLBACK: Final = _observe(
     MATCH,
     """,
         noted AS (
             UPDATE stp.callback c
-               SET handled_at = %(moment)s, payment_id = (SELECT payment_id FROM matched),
+               SET handled_at = %(moment)s, payment_id = (SELECT max(payment_id) FROM matched),
                    result = CASE WHEN NOT EXISTS (SELECT FROM matched) THEN 'unknown-order'
                                  WHEN CAST(%(state)s AS text) IS NULL THEN 'unknown-status'
                                  WHEN EXISTS (SELECT FROM moved) THEN 'moved'

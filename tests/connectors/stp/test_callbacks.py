@@ -8,6 +8,7 @@ from datetime import timedelta
 from itertools import permutations
 
 import pytest
+from sqlalchemy import text
 
 from connectors.stp.model import OrderState
 from connectors.stp.orders import OrderStore
@@ -107,6 +108,26 @@ async def test_twenty_repeats_at_once_change_nothing_twice(rail):  # L41
         "SELECT count(*) FROM stp.observation WHERE payment_id = :p AND source = 'callback'", p=job.payment_id
     )
     assert rows[0][0] == 1
+
+
+@pytest.mark.parametrize("order_too", [False, True], ids=["a repeat is kept", "a neighbour handles it"])
+@pytest.mark.parametrize("estado", [LQ, CN, D, "ZZ"])
+async def test_a_callback_that_changes_while_it_is_handled_does_no_harm(rail, estado, order_too):  # L41
+    """PostgreSQL looks at a row again when somebody changed it meanwhile; the statement must bear that."""
+    job = await sent(rail)
+    body = json.dumps(status(rail, job, estado)).encode()
+    kept = await rail.orders.keep_callback(body, rail.clock())
+    async with rail.database.connect() as neighbour:
+        await neighbour.execute(text("UPDATE stp.callback SET times = times + 1 WHERE id = :id"), {"id": kept.id})
+        if order_too:
+            moved = "UPDATE stp.stp_order SET state = 'SETTLED', observation = 'x' WHERE payment_id = :p"
+            await neighbour.execute(text(moved), {"p": job.payment_id})
+        handling = asyncio.ensure_future(rail.callbacks.handle(kept.id, body))
+        await asyncio.sleep(0.3)
+        assert not handling.done()
+        await neighbour.commit()
+    expected = {LQ: "unchanged", CN: "conflict", D: "moved"} if order_too else dict.fromkeys((LQ, CN, D), "moved")
+    assert await handling == expected.get(estado, "unknown-status")
 
 
 async def test_the_same_news_in_other_words_changes_nothing(rail):  # L41
