@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Protocol
 
-from connectors.ams.model import AccountBalance, AccountFound, Quote
+from connectors.ams.model import AccountBalance, AccountFound, Quote, StatementPage
 from hub.money import Money
 from hub.transfer import IdentifierType, Party, PaymentId, TenantId
 
@@ -49,8 +50,35 @@ class AccountSystem(Protocol):
         `CurrencyMismatch`."""
         ...
 
+    async def reverse(self, tenant: TenantId, payment: PaymentId, *, reason: str) -> None:
+        """Give a payment that was captured or booked back: one compensating entry, principal and fee, once only.
+
+        `reason` is a short code for the statement. Raises the refusals of the payer's account: `AccountUnknown`,
+        `AccountClosed`, `AccountFrozen`, `CurrencyMismatch`, and `InsufficientFunds` when a payee of the same tenant has
+        spent the money. A hold that is still open, or was released, is an `AccountSystemConflict`.
+        """
+        ...
+
     async def balance(self, tenant: TenantId, account: str, currency: str) -> AccountBalance:
         """What an account holds. Raises `AccountUnknown`, `CurrencyMismatch`."""
+        ...
+
+    async def statement(
+        self,
+        tenant: TenantId,
+        account: str,
+        currency: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> StatementPage:
+        """What was booked on an account from `since` on and before `until`, by booking time, newest first.
+
+        `cursor`: the `next` of the page before. Raises `AccountUnknown`, `CurrencyMismatch`, and `ValueError` for a
+        cursor that is none of ours.
+        """
         ...
 
     async def ping(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar, Final, Literal
 
 from hub.errors import Rejected
@@ -91,6 +91,33 @@ class AccountBalance:
     @property
     def available(self) -> Money:
         return self.booked - self.held
+
+
+@dataclass(frozen=True, slots=True)
+class StatementLine:
+    """One entry on an account's statement."""
+
+    amount: Money
+    """Positive when the account got it, negative when it gave it."""
+
+    balance_after: Money
+    booked_at: datetime
+    entry: str
+    """The account system's own number of the entry."""
+
+    payment: PaymentId | None
+    """The payment it belongs to, when it belongs to one."""
+
+    reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StatementPage:
+    """A bounded piece of a statement, newest first."""
+
+    lines: tuple[StatementLine, ...]
+    next: str | None
+    """What to ask for the older ones with; `None` on the last page."""
 
 
 ROUTABLE: Final = frozenset({IdentifierType.CLABE, IdentifierType.CARD, IdentifierType.MSISDN})
