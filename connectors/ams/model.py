@@ -125,6 +125,10 @@ ROUTABLE: Final = frozenset({IdentifierType.CLABE, IdentifierType.CARD, Identifi
 
 # --- Jobs: all safe to run twice, all answered by the first run's answer --------------------------------------------
 
+ATTEMPTS: Final = 960
+"""How often each of these jobs is tried: with pauses of up to a minute an outage of twelve hours becomes no incident
+(docs/decisions/stand-in.md)."""
+
 
 class TransferQuoted(Result):
     """What the payment needs to go on."""
@@ -142,6 +146,7 @@ class QuoteTransfer(Job[TransferQuoted]):
     """Find the parties' accounts and the fee. Writes nothing."""
 
     job_type: ClassVar[str] = "ams.quote-transfer"
+    attempts: ClassVar[int] = ATTEMPTS
     rejections = (AccountUnknown, AccountClosed, AccountFrozen, CurrencyMismatch, AmountNotAllowed)
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
 
@@ -159,6 +164,7 @@ class HoldFunds(Job[Result]):
     """Set the payer's money and the fee aside until the payment's outcome is known. Time alone never frees it (H3)."""
 
     job_type: ClassVar[str] = "ams.hold-funds"
+    attempts: ClassVar[int] = ATTEMPTS
     rejections = (
         InsufficientFunds,
         AccountUnknown,
@@ -191,6 +197,7 @@ class BookTransfer(Job[TransferBooked]):
     """Pay the held money to a payee of the same tenant, and the fee to fee income, in one transaction."""
 
     job_type: ClassVar[str] = "ams.book-transfer"
+    attempts: ClassVar[int] = ATTEMPTS
     rejections = (AccountUnknown, AccountClosed, AccountFrozen, CurrencyMismatch, AmountNotAllowed)
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
 
@@ -203,6 +210,7 @@ class CaptureHold(Job[Result]):
     """The rail has paid: move the held money to the rail's settlement account, and the fee to fee income."""
 
     job_type: ClassVar[str] = "ams.capture-hold"
+    attempts: ClassVar[int] = ATTEMPTS
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
 
     payment_id: PaymentId
@@ -213,6 +221,7 @@ class ReleaseHold(Job[Result]):
     """The payment will not be made: give the held money back, the fee included."""
 
     job_type: ClassVar[str] = "ams.release-hold"
+    attempts: ClassVar[int] = ATTEMPTS
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
 
     payment_id: PaymentId
