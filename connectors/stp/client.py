@@ -1,26 +1,24 @@
 """STP over HTTP. Each call comes to one of a few outcomes; nothing is retried here and no exception means "perhaps".
 
-Whether an order left us is what the money hangs on, so transport failures are told apart by when they happen: before
-the request could have left, it was certainly not sent; after that, nothing is certain.
+Whether an order left us is what the money hangs on, so failures are told apart by when they happen: before the request
+could have left, it was certainly not sent; after that, nothing is certain.
 """
 
 from __future__ import annotations
 
-import asyncio
 import ssl
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import date
 from typing import Final, Protocol
 
-import httpx
 from prometheus_client import Counter, Histogram
 
 from connectors.stp.model import SendOutcome
 from connectors.stp.settings import StpSettings
 from connectors.stp.signature import Signer
 from connectors.stp.tracking import TrackingKey
+from connectors.stp.transport import Line, NoReply, NotSent
 from connectors.stp.wire import (
     Answer,
     InquiryAnswer,
@@ -34,9 +32,6 @@ from hub.failpoint import failpoint
 
 REGISTER_PATH: Final = "/speiws/rest/ordenPago/registra"
 INQUIRE_PATH: Final = "/efws/API/consultaOrden"
-
-_BIGGEST_ANSWER: Final = 1_000_000
-_JSON: Final = {"Content-Type": "application/json; charset=utf-8", "Accept": "application/json"}
 
 _calls = Counter("payhub_stp_calls", "Calls to STP by what they came to.", ("operation", "outcome"))
 _seconds = Histogram(
@@ -59,86 +54,82 @@ class Stp(Protocol):
         ...
 
 
-class StpHttp:
-    """STP behind its base URL."""
+class Budget(Protocol):
+    """What STP allows a company to ask in an hour."""
 
-    def __init__(self, http: httpx.AsyncClient, settings: StpSettings) -> None:
-        self._http = http
-        self._register_url = settings.base_url + REGISTER_PATH
-        self._inquire_url = (settings.consult_url or settings.base_url) + INQUIRE_PATH
-        self._send_limit = settings.connect_timeout + settings.read_timeout
-        self._send_timeout = _timeout(settings.connect_timeout, settings.read_timeout)
-        self._ask_limit = settings.connect_timeout + settings.consult_timeout
-        self._ask_timeout = _timeout(settings.connect_timeout, settings.consult_timeout)
+    async def take(self, company: str) -> bool:
+        """Whether one more question may be asked now; it then counts."""
+        ...
+
+
+class StpHttp:
+    """STP behind its two hosts: the one that takes orders and the one that answers questions."""
+
+    def __init__(self, orders: Line, consults: Line, settings: StpSettings, budget: Budget | None = None) -> None:
+        self._orders = orders
+        self._consults = consults
+        self._budget = budget
+        self._connect_within = settings.connect_timeout
+        self._answer_within = settings.read_timeout
+        self._consult_within = settings.consult_timeout
 
     async def register(self, body: str) -> Answer:
-        began = time.perf_counter()
         failpoint("stp.register.before-http")
-        answer = await self._sent(body)
+        answer = await self._registered(body)
         failpoint("stp.register.after-http")
-        _seconds.labels("register").observe(time.perf_counter() - began)
         _calls.labels("register", answer.outcome).inc()
         return answer
 
-    async def _sent(self, body: str) -> Answer:
-        request = self._http.build_request(
-            "PUT", self._register_url, content=body.encode(), headers=_JSON, timeout=self._send_timeout
-        )
+    async def _registered(self, body: str) -> Answer:
         try:
-            # httpx's read time-out starts again with each byte; this one does not.
-            async with asyncio.timeout(self._send_limit):
-                status, answer = await self._whole(request)
-        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-            return Answer(SendOutcome.NOT_SENT, detail=f"no connection to STP: {type(error).__name__}")
-        except (httpx.HTTPError, TimeoutError) as error:
-            return Answer(SendOutcome.UNKNOWN, detail=f"no answer from STP: {type(error).__name__}")
-        return classify(status, answer)
+            return classify(*await self.command("register", "PUT", REGISTER_PATH, body.encode()))
+        except NotSent as error:
+            return Answer(SendOutcome.NOT_SENT, detail=f"no connection to STP: {error}")
+        except NoReply as error:
+            return Answer(SendOutcome.UNKNOWN, detail=f"no answer from STP: {error}")
 
     async def inquire(self, company: str, key: TrackingKey, day: date | None, signer: Signer) -> InquiryAnswer:
-        began = time.perf_counter()
-        signature = await signer.sign_aside(inquiry_joined(company, key, day))
-        request = self._http.build_request(
-            "POST",
-            self._inquire_url,
-            content=inquiry_body(company, key, day, signature),
-            headers=_JSON,
-            timeout=self._ask_timeout,
-        )
-        answer: InquiryAnswer
-        try:
-            async with asyncio.timeout(self._ask_limit):
-                answer = read_inquiry(*await self._whole(request))
-        except (httpx.HTTPError, TimeoutError) as error:
-            answer = NoAnswer(f"no answer from STP: {type(error).__name__}")
-        _seconds.labels("inquire").observe(time.perf_counter() - began)
+        answer = await self._inquired(company, key, day, signer)
         _calls.labels("inquire", type(answer).__name__).inc()
         return answer
 
-    async def _whole(self, request: httpx.Request) -> tuple[int, bytes]:
-        """The status and the body, up to a size beyond which it is no answer of STP's."""
-        response = await self._http.send(request, stream=True, follow_redirects=False)
+    async def _inquired(self, company: str, key: TrackingKey, day: date | None, signer: Signer) -> InquiryAnswer:
+        if self._budget is not None and not await self._budget.take(company):
+            return NoAnswer("this hour's inquiries are used up")
+        signature = await signer.sign_aside(inquiry_joined(company, key, day))
         try:
-            body = b""
-            async for part in response.aiter_bytes():
-                body += part
-                if len(body) > _BIGGEST_ANSWER:
-                    raise httpx.DecodingError("the answer is too large", request=request)
-        finally:
-            await response.aclose()
-        return response.status_code, body
+            return read_inquiry(
+                *await self.consult("inquire", INQUIRE_PATH, inquiry_body(company, key, day, signature))
+            )
+        except (NotSent, NoReply) as error:
+            return NoAnswer(f"no answer from STP: {error}")
+
+    async def command(self, operation: str, method: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """A call that changes something at STP: the HTTP status and the body. Raises `NotSent` and `NoReply`.
+
+        `operation` is its name in the metrics.
+        """
+        with _seconds.labels(operation).time():
+            return await self._orders.exchange(
+                method, path, body, connect_within=self._connect_within, answer_within=self._answer_within
+            )
+
+    async def consult(self, operation: str, path: str, body: bytes) -> tuple[int, bytes]:
+        """A question to STP: the HTTP status and the body. Raises `NotSent` and `NoReply`."""
+        with _seconds.labels(operation).time():
+            return await self._consults.exchange(
+                "POST", path, body, connect_within=self._connect_within, answer_within=self._consult_within
+            )
 
 
 @asynccontextmanager
-async def open_stp(settings: StpSettings) -> AsyncIterator[StpHttp]:
-    """One pooled client for all calls, closed on leaving. Proxies named in the environment are ignored."""
-    verify = ssl.create_default_context(cafile=str(settings.ca_file)) if settings.ca_file else True
-    # Idle connections are dropped before STP's front does it: an order sent into a dying connection would be UNKNOWN.
-    limits = httpx.Limits(
-        max_connections=settings.connections, max_keepalive_connections=settings.connections, keepalive_expiry=3
-    )
-    async with httpx.AsyncClient(limits=limits, verify=verify, follow_redirects=False, trust_env=False) as http:
-        yield StpHttp(http, settings)
-
-
-def _timeout(connect: float, read: float) -> httpx.Timeout:
-    return httpx.Timeout(connect=connect, read=read, write=read, pool=connect)
+async def open_stp(settings: StpSettings, budget: Budget | None = None) -> AsyncIterator[StpHttp]:
+    """The connections to STP, closed on leaving. Without a budget nobody counts what is asked."""
+    tls = ssl.create_default_context(cafile=str(settings.ca_file)) if settings.ca_file else None
+    orders = Line(settings.base_url, size=settings.connections, tls=tls)
+    consults = Line(settings.consult_url or settings.base_url, size=settings.connections, tls=tls)
+    try:
+        yield StpHttp(orders, consults, settings, budget)
+    finally:
+        orders.close()
+        consults.close()

@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from connectors.stp import transport
 from connectors.stp.client import open_stp
 from connectors.stp.model import SendOutcome
 from connectors.stp.settings import StpSettings
 from connectors.stp.tracking import TrackingKey
+from connectors.stp.transport import Line
 from connectors.stp.wire import NoAnswer
 
 OK = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 29\r\n\r\n{"resultado": {"id": 9349827}}'
@@ -75,7 +77,7 @@ async def no_http(reader, writer):
 
 
 async def drip(reader, writer):
-    """A byte now and then: httpx's own read time-out never fires."""
+    """A byte now and then: a time-out that starts again with each byte would never fire."""
     await _request(reader)
     for place in range(len(OK)):
         writer.write(OK[place : place + 1])
@@ -99,7 +101,8 @@ async def redirect(reader, writer):
 
 
 @pytest.mark.parametrize(
-    "behave", [silence, hang_up, reset_in_the_middle, half_an_answer, no_http, drip, flood, redirect]
+    "behave",
+    [silence, hang_up, reset_in_the_middle, half_an_answer, no_http, drip, flood, redirect],
 )
 async def test_once_a_request_may_have_left_nothing_is_certain(behave, key_files):
     async with misbehaving(behave, key_files) as stp:
@@ -130,7 +133,7 @@ async def test_without_a_connection_nothing_was_sent(base_url, key_files):
 
 async def test_tls_that_cannot_be_agreed_on_is_not_sent(key_files):
     async with misbehaving(no_http, key_files) as stp:
-        stp._register_url = stp._register_url.replace("http://", "https://")
+        stp._orders = Line(f"https://127.0.0.1:{stp._orders._port}")
         assert (await stp.register("{}")).outcome is SendOutcome.NOT_SENT
 
 
@@ -157,6 +160,120 @@ async def test_the_request_is_a_put_of_utf8_json_with_exactly_the_body(key_files
     assert seen["head"].startswith(b"PUT /speiws/rest/ordenPago/registra HTTP/1.1\r\n")
     assert b"content-type: application/json; charset=utf-8" in seen["head"].lower()
     assert seen["body"] == b'{"conceptoPago":"x"}'
+
+
+def _answers(*parts, pause=0.0):
+    async def answer(reader, writer):
+        await _request(reader)
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return answer
+
+
+RIGHT = b'{"resultado": {"id": 9349827}}'
+
+
+@pytest.mark.parametrize(
+    "behave",
+    [
+        _answers(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n8\r\n", RIGHT[:8], b"\r\n16\r\n", RIGHT[8:],
+                 b"\r\n0\r\n\r\n", pause=0.02),
+        _answers(b"HTTP/1.1 200 OK\r\n\r\n" + RIGHT),
+        _answers(b"HTTP/1.0 200 OK\r\nContent-Length: 30\r\n\r\n" + RIGHT),
+        _answers(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n" + RIGHT),
+        _answers(b"HTTP/1.1 200 OK\r\ncontent-length: 30\r\nConnection: close\r\n\r\n", RIGHT, pause=0.02),
+    ],
+    ids=["chunked", "until the end", "HTTP/1.0", "100 Continue first", "then closed"],
+)  # fmt: skip
+async def test_an_answer_is_read_however_it_is_framed(behave, key_files):
+    async with misbehaving(behave, key_files) as stp:
+        assert (await stp.register("{}")).stp_id == 9349827
+
+
+async def test_a_connection_is_used_again_and_a_closed_one_is_not(key_files):
+    connections = []
+
+    async def two_each(reader, writer):
+        connections.append(writer)
+        for _ in range(2):
+            await _request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n" + RIGHT)
+            await writer.drain()
+
+    async with misbehaving(two_each, key_files) as stp:
+        for _ in range(5):
+            assert (await stp.register("{}")).outcome is SendOutcome.ACCEPTED
+            await asyncio.sleep(0.02)  # the closing must have arrived
+    assert len(connections) == 3
+
+
+async def test_a_connection_that_was_idle_for_long_is_not_used_again(key_files, monkeypatch):
+    monkeypatch.setattr(transport, "IDLE_AT_MOST", -1.0)
+    connections = []
+
+    async def good(reader, writer):
+        connections.append(writer)
+        while True:
+            await _request(reader)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n" + RIGHT)
+
+    async with misbehaving(good, key_files) as stp:
+        for _ in range(2):
+            assert (await stp.register("{}")).outcome is SendOutcome.ACCEPTED
+    assert len(connections) == 2
+
+
+async def test_a_caller_that_is_cancelled_leaves_no_answer_to_the_next(key_files):
+    asked = []
+
+    async def first_late(reader, writer):
+        while True:
+            asked.append(await _request(reader))
+            if len(asked) == 1:
+                await asyncio.sleep(0.2)
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n" + RIGHT)
+            await writer.drain()
+
+    async with misbehaving(first_late, key_files) as stp:
+        late = asyncio.ensure_future(stp.register("{}"))
+        while not asked:
+            await asyncio.sleep(0.01)
+        late.cancel()
+        await asyncio.gather(late, return_exceptions=True)
+        assert not stp._orders._idle
+        assert (await stp.register('{"other":1}')).outcome is SendOutcome.ACCEPTED
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(key_files):
+    """Two answers to the first order: the second of them belongs to no order."""
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n" + RIGHT
+
+    async def too_much(reader, writer):
+        await _request(reader)
+        writer.write(whole + whole.replace(b"9349827", b"1111111"))
+        await writer.drain()
+        await asyncio.sleep(1)
+
+    async with misbehaving(too_much, key_files) as stp:
+        for _ in range(2):
+            assert (await stp.register("{}")).stp_id == 9349827
+            await asyncio.sleep(0.02)
+
+
+async def test_an_inquiry_beyond_the_budget_is_not_asked(key_files):
+    from connectors.stp.signature import Signer
+
+    class Spent:
+        async def take(self, company):
+            return False
+
+    async with misbehaving(silence, key_files) as stp:
+        stp._budget = Spent()
+        answer = await stp.inquire("T", TrackingKey("K"), None, Signer.from_file(key_files[0]))
+        assert answer == NoAnswer("this hour's inquiries are used up")
 
 
 async def test_the_environments_proxy_is_ignored(key_files, monkeypatch):

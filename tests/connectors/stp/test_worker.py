@@ -27,6 +27,7 @@ from connectors.stp.model import (
     TrackingKeyCollision,
 )
 from connectors.stp.signature import Signer
+from connectors.stp.transport import Line
 from connectors.stp.wire import Cause, FoundOrder, classify
 from hub.errors import Unavailable
 from hub.statements import open_statements
@@ -184,11 +185,11 @@ async def test_consult_only_mode_is_waited_out(rail):
 
 async def test_no_connection_is_not_sent_and_needs_no_inquiry(rail, monkeypatch):
     job = rail.job()
-    good = rail.stp._register_url
-    rail.stp._register_url = "http://127.0.0.1:1/speiws"
+    good = rail.stp._orders
+    rail.stp._orders = Line("http://127.0.0.1:1")
     with pytest.raises(Unavailable, match="no connection"):
         await rail.worker.send_order(job)
-    rail.stp._register_url = good
+    rail.stp._orders = good
     asked = _counting_inquiries(rail, monkeypatch)
     assert (await rail.worker.send_order(job)).order_state == "ACCEPTED"
     assert asked == []
