@@ -41,6 +41,11 @@ _POST: Final = (
     _ANSWER + "post(%(book)s, %(operation)s, %(kind)s, %(debits)s::text[], %(credits)s::text[], %(assets)s::text[], "
     "%(amounts)s::bigint[], %(reference)s, %(reason)s, %(effective_at)s::timestamptz, %(actor)s, NULL)"
 )
+_REVERSE: Final = (
+    _ANSWER
+    + "reverse(%(book)s, %(original)s, %(operation)s, %(reason)s, %(reference)s, %(effective_at)s::timestamptz, "
+    "%(actor)s)"
+)
 _SET_POLICY: Final = (
     _ANSWER + "set_policy(%(book)s, %(account)s, %(asset)s, %(action)s, %(floor)s::bigint, %(actor)s, %(reason)s)"
 )
@@ -164,8 +169,8 @@ class Ledger:
             _positive(leg.amount)
         if not 1 <= len(legs) <= _MAX_LEGS:
             raise ValueError(f"a transaction has 1 to {_MAX_LEGS} legs")
-        if effective_at is not None and effective_at.tzinfo is None:
-            raise ValueError("effective_at needs a time zone")
+        if kind == "adjust" and not reason:
+            raise ValueError("an adjustment needs a reason")
         return await self._book(
             "post",
             _POST,
@@ -179,7 +184,41 @@ class Ledger:
                 "amounts": [leg.amount.minor for leg in legs],
                 "reference": reference,
                 "reason": reason,
-                "effective_at": effective_at,
+                "effective_at": _with_zone(effective_at),
+                "actor": self._actor,
+            },
+        )
+
+    async def reverse(
+        self,
+        book: str,
+        original_operation: str,
+        operation: str,
+        *,
+        reason: str,
+        reference: str | None = None,
+        effective_at: datetime | None = None,
+    ) -> Receipt:
+        """Book the mirror image of what `original_operation` (a post, a capture or an adjustment) booked, naming it.
+
+        Once per original. What a capture freed of its hold stays free: the money returns to the payer's balance. Without
+        `reference` it stands under the original's. `effective_at` (with a zone) is the value date, now by default.
+
+        Raises `TransactionUnknown`, `NotReversible`, `AlreadyReversed`, `AccountClosed`, `AccountFrozen`,
+        `InsufficientFunds` when who received the money has spent it, `AmountNotAllowed`, `DuplicateOperation`.
+        """
+        if not reason:
+            raise ValueError("a reversal needs a reason")
+        return await self._book(
+            "reverse",
+            _REVERSE,
+            {
+                "book": book,
+                "original": original_operation,
+                "operation": _checked(operation),
+                "reason": reason,
+                "reference": reference,
+                "effective_at": _with_zone(effective_at),
                 "actor": self._actor,
             },
         )
@@ -252,6 +291,12 @@ def _checked(operation: str) -> str:
     if not _OPERATION.fullmatch(operation) or operation.startswith("expire:"):
         raise ValueError("an operation id is 1 to 200 printable ASCII characters and does not begin with 'expire:'")
     return operation
+
+
+def _with_zone(moment: datetime | None) -> datetime | None:
+    if moment is not None and moment.tzinfo is None:
+        raise ValueError("effective_at needs a time zone")
+    return moment
 
 
 def _positive(amount: Money) -> None:

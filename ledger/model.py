@@ -228,7 +228,8 @@ class LedgerRefused(Exception):
     """The book said no and nothing was written. `detail` says where, without personal data.
 
     Where several refusals apply, the first of this order is answered: DuplicateOperation, HoldUnknown, HoldFinal,
-    HoldExpired, UnknownAccount, CurrencyMismatch, SameAccount, AccountClosed, AccountFrozen, InsufficientFunds.
+    HoldExpired, TransactionUnknown, NotReversible, UnknownAccount, CurrencyMismatch, SameAccount, AlreadyReversed,
+    AccountClosed, AccountFrozen, InsufficientFunds, ConditionUnmet.
     """
 
     code: str = "refused"
@@ -304,6 +305,30 @@ class HoldExpired(LedgerRefused):
     code = "hold-expired"
 
 
+class TransactionUnknown(LedgerRefused):
+    """No transaction was booked by the operation that is to be reversed."""
+
+    code = "transaction-unknown"
+
+
+class NotReversible(LedgerRefused):
+    """What is to be reversed moved no money or is a reversal itself; `detail` is its kind."""
+
+    code = "not-reversible"
+
+
+class AlreadyReversed(LedgerRefused):
+    """The transaction was reversed before; `detail` is the operation that did it."""
+
+    code = "already-reversed"
+
+
+class ConditionUnmet(LedgerRefused):
+    """A condition the caller set does not hold; `detail` says which part, `available` or `version`."""
+
+    code = "condition-unmet"
+
+
 REFUSALS: Final = {
     refusal.code: refusal
     for refusal in (
@@ -318,6 +343,10 @@ REFUSALS: Final = {
         HoldUnknown,
         HoldFinal,
         HoldExpired,
+        TransactionUnknown,
+        NotReversible,
+        AlreadyReversed,
+        ConditionUnmet,
     )
 }
 """The class of each refusal by the word the database answers."""

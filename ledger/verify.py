@@ -103,7 +103,7 @@ _CHECKS: Final = {
           JOIN ledger.account c ON c.id = p.cr_account
           LEFT JOIN ledger.txn t ON t.id = p.txn_id""",
     "transactions that move money have postings, the others have none": """
-        SELECT (t.kind IN ('hold', 'void', 'expire')) = (p.legs IS NOT NULL) OR p.legs <> p.last AS broken,
+        SELECT (t.kind IN ('hold', 'void', 'expire', 'renew')) = (p.legs IS NOT NULL) OR p.legs <> p.last AS broken,
                t.id AS place,
                format('transaction %s (%s) has %s postings', t.id, t.kind, coalesce(p.legs, 0)) AS what
           FROM ledger.txn t

@@ -1,0 +1,343 @@
+-- The verbs of the book, second edition: reversals, conditions, partial captures, renewals, batches. The three rules of the
+-- first edition hold: decide, then write; lock in one order (hold_state, customers' balances by account id, the operation's
+-- key, the book's own balances by account id); look for the earlier answer only while holding the locks.
+
+-- An account by address, as it stands: nothing is opened.
+CREATE FUNCTION ledger.account_at(
+    p_book_id bigint, p_address text, p_asset text, OUT account_id bigint, OUT shared boolean, OUT refusal text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_kind  text := split_part(p_address, ':', 1);
+    v_owner text := ledger.owner_of(p_address);
+BEGIN
+    SELECT a.id, a.owner_type = 'book' INTO account_id, shared FROM ledger.account a
+     WHERE a.book_id = p_book_id AND a.kind = v_kind AND a.owner_id = v_owner AND a.asset = p_asset AND a.shard = 0;
+    IF NOT FOUND THEN
+        PERFORM 1 FROM ledger.account a WHERE a.book_id = p_book_id AND a.kind = v_kind AND a.owner_id = v_owner;
+        refusal := CASE WHEN FOUND THEN 'currency-mismatch' ELSE 'account-unknown' END;
+    END IF;
+END $$;
+
+-- An account by address, opened where the chart declares that it is opened on first use. Two first uses make one account.
+CREATE FUNCTION ledger.open_on_first_use(
+    p_book_id bigint, p_address text, p_asset text, OUT account_id bigint, OUT shared boolean, OUT refusal text)
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_kind  text := split_part(p_address, ':', 1);
+    v_owner text := ledger.owner_of(p_address);
+    v_for   text := CASE WHEN v_owner = '' THEN 'book' ELSE 'customer' END;
+BEGIN
+    INSERT INTO ledger.account (book_id, kind, owner_type, owner_id, asset, side)
+    SELECT c.book_id, c.kind, v_for, v_owner, s.code, c.side
+      FROM ledger.chart c JOIN ledger.asset s ON s.code = p_asset
+     WHERE c.book_id = p_book_id AND c.kind = v_kind AND c.auto_create AND c.auto_create_for = v_for
+        ON CONFLICT DO NOTHING;
+    INSERT INTO ledger.balance (account_id, side, floor)
+    SELECT a.id, a.side, c.floor_default
+      FROM ledger.account a JOIN ledger.chart c ON c.book_id = a.book_id AND c.kind = a.kind
+     WHERE a.book_id = p_book_id AND a.kind = v_kind AND a.owner_id = v_owner AND a.asset = p_asset
+        ON CONFLICT DO NOTHING;
+    SELECT f.account_id, f.shared, f.refusal INTO account_id, shared, refusal
+      FROM ledger.account_at(p_book_id, p_address, p_asset) f;
+END $$;
+
+-- An account by address; an account of the book itself is opened on first use where the chart says so.
+CREATE OR REPLACE FUNCTION ledger.find_account(
+    p_book_id bigint, p_address text, p_asset text, OUT account_id bigint, OUT shared boolean, OUT refusal text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT f.account_id, f.shared, f.refusal INTO account_id, shared, refusal
+      FROM ledger.account_at(p_book_id, p_address, p_asset) f;
+    IF refusal IS NOT NULL AND ledger.owner_of(p_address) = '' THEN
+        SELECT f.account_id, f.shared, f.refusal INTO account_id, shared, refusal
+          FROM ledger.open_on_first_use(p_book_id, p_address, p_asset) f;
+    END IF;
+END $$;
+
+-- What `post`, `reverse` and conditional posts have in common. p_open: open accounts that the chart lets open on first use.
+-- p_if_*: conditions, arrays in parallel; an account's available funds at least, or its sequence exactly, NULL for neither.
+CREATE FUNCTION ledger.post_legs(
+    p_book_id bigint, p_operation text, p_hash bytea, p_kind text, p_debits text[], p_credits text[], p_assets text[],
+    p_amounts bigint[], p_reference text, p_reason text, p_effective_at timestamptz, p_actor text, p_meta jsonb,
+    p_reverses bigint, p_open boolean, p_if_accounts text[], p_if_assets text[], p_if_available bigint[],
+    p_if_versions bigint[]) RETURNS ledger.answer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_legs    integer := cardinality(p_amounts);
+    v_found   record;
+    v_state   record;
+    v_answer  ledger.answer;
+    v_problem ledger.answer;
+    v_ids     bigint[] := '{}';  -- the distinct accounts ...
+    v_shared  boolean[] := '{}'; -- ... and, in parallel: of the book itself?
+    v_debit   bigint[] := '{}';  -- sum of debits
+    v_credit  bigint[] := '{}';  -- sum of credits
+    v_sides   bigint[] := '{}';  -- posting sides
+    v_seq     bigint[] := '{}';  -- running sequence
+    v_after   bigint[] := '{}';  -- running balance
+    v_sign    bigint[] := '{}';  -- +1 where a credit raises the balance
+    v_at      integer[][] := '{}'; -- per leg: place of the debit and of the credit account in the arrays above
+    v_if_ids  bigint[] := '{}';  -- the accounts that conditions are about
+    v_place   integer;
+    v_dr      integer;
+    v_cr      integer;
+BEGIN
+    FOR i IN 1 .. v_legs LOOP
+        FOR s IN 1 .. 2 LOOP
+            SELECT f.* INTO v_found
+              FROM ledger.account_at(p_book_id, CASE s WHEN 1 THEN p_debits[i] ELSE p_credits[i] END, p_assets[i]) f;
+            IF v_found.refusal IS NOT NULL AND p_open THEN
+                SELECT f.* INTO v_found
+                  FROM ledger.open_on_first_use(p_book_id, CASE s WHEN 1 THEN p_debits[i] ELSE p_credits[i] END,
+                                                p_assets[i]) f;
+            END IF;
+            IF v_found.refusal IS NOT NULL THEN
+                v_answer := ledger.earlier(p_book_id, p_operation, p_hash);
+                IF v_answer.txn_id IS NULL THEN
+                    v_answer := ledger.refused(v_found.refusal, CASE s WHEN 1 THEN 'debit' ELSE 'credit' END);
+                END IF;
+                RETURN v_answer;
+            END IF;
+            v_place := array_position(v_ids, v_found.account_id);
+            IF v_place IS NULL THEN
+                v_ids := v_ids || v_found.account_id;
+                v_place := cardinality(v_ids);
+                v_shared[v_place] := v_found.shared;
+                v_debit[v_place] := 0;
+                v_credit[v_place] := 0;
+                v_sides[v_place] := 0;
+            END IF;
+            IF s = 1 THEN
+                v_debit[v_place] := v_debit[v_place] + p_amounts[i];
+                v_dr := v_place;
+            ELSE
+                v_credit[v_place] := v_credit[v_place] + p_amounts[i];
+                v_cr := v_place;
+            END IF;
+            v_sides[v_place] := v_sides[v_place] + 1;
+        END LOOP;
+        IF v_dr = v_cr THEN
+            RETURN ledger.refused('same-account', NULL);
+        END IF;
+        v_at := v_at || ARRAY[ARRAY[v_dr, v_cr]];
+    END LOOP;
+    FOR i IN 1 .. coalesce(cardinality(p_if_accounts), 0) LOOP
+        SELECT f.* INTO v_found FROM ledger.account_at(p_book_id, p_if_accounts[i], p_if_assets[i]) f;
+        IF v_found.refusal IS NOT NULL THEN
+            v_answer := ledger.earlier(p_book_id, p_operation, p_hash);
+            IF v_answer.txn_id IS NULL THEN
+                v_answer := ledger.refused(v_found.refusal, 'condition');
+            END IF;
+            RETURN v_answer;
+        END IF;
+        v_if_ids := v_if_ids || v_found.account_id;
+    END LOOP;
+
+    PERFORM 1 FROM ledger.balance b
+      WHERE b.account_id IN (SELECT u.id FROM unnest(v_ids, v_shared) AS u (id, shared) WHERE NOT u.shared
+                              UNION ALL SELECT u.id FROM unnest(v_if_ids) AS u (id))
+      ORDER BY b.account_id FOR NO KEY UPDATE;
+    v_answer := ledger.earlier(p_book_id, p_operation, p_hash);
+    IF v_answer.txn_id IS NOT NULL THEN
+        RETURN v_answer;
+    END IF;
+    IF p_reverses IS NOT NULL THEN
+        SELECT t.idem_key INTO v_found FROM ledger.txn t WHERE t.reverses_id = p_reverses;
+        IF FOUND THEN
+            RETURN ledger.refused('already-reversed', v_found.idem_key);
+        END IF;
+    END IF;
+    FOR v_state IN SELECT b.*, array_position(v_ids, b.account_id) AS place
+                     FROM ledger.balance b WHERE b.account_id = ANY (v_ids) ORDER BY b.account_id LOOP
+        v_place := v_state.place;
+        v_sign[v_place] := CASE v_state.side WHEN 'C' THEN 1 ELSE -1 END;
+        IF v_state.closed THEN
+            v_problem := ledger.refused('account-closed', CASE WHEN v_debit[v_place] > 0 THEN 'debit' ELSE 'credit' END);
+        ELSIF v_state.debits_frozen AND v_debit[v_place] > 0 THEN
+            v_problem := ledger.refused('account-frozen', 'debit');
+        ELSIF v_state.credits_frozen AND v_credit[v_place] > 0 THEN
+            v_problem := ledger.refused('account-frozen', 'credit');
+        ELSIF v_state.floor IS NOT NULL AND NOT v_shared[v_place]
+            AND v_sign[v_place] * (v_credit[v_place]::numeric - v_debit[v_place]) < 0
+            AND v_sign[v_place] * (v_state.credits::numeric - v_state.debits + v_credit[v_place] - v_debit[v_place])
+                - v_state.hold_out < v_state.floor THEN
+            v_problem := ledger.refused('insufficient-funds', CASE v_state.side WHEN 'C' THEN 'debit' ELSE 'credit' END);
+        END IF;
+        IF v_problem.refusal IS NOT NULL THEN
+            RETURN v_problem;
+        END IF;
+    END LOOP;
+    v_problem := ledger.unmet(v_if_ids, p_if_available, p_if_versions);
+    IF v_problem.refusal IS NOT NULL THEN
+        RETURN v_problem;
+    END IF;
+
+    INSERT INTO ledger.txn (book_id, idem_key, idem_hash, kind, reason_code, ext_ref, effective_at, actor, meta, reverses_id)
+    VALUES (p_book_id, p_operation, p_hash, p_kind, p_reason, p_reference, coalesce(p_effective_at, clock_timestamp()),
+            p_actor, p_meta, p_reverses)
+        ON CONFLICT DO NOTHING RETURNING id, booked_at INTO v_answer.txn_id, v_answer.booked_at;
+    IF NOT FOUND THEN
+        v_answer := ledger.earlier(p_book_id, p_operation, p_hash);
+        IF v_answer.txn_id IS NULL THEN -- not this operation: another reversal of the same original was quicker
+            SELECT t.idem_key INTO v_found FROM ledger.txn t WHERE t.reverses_id = p_reverses;
+            v_answer := ledger.refused('already-reversed', v_found.idem_key);
+        END IF;
+        RETURN v_answer;
+    END IF;
+    INSERT INTO ledger.outbox (topic, key, txn_id) VALUES ('ledger.' || p_kind, coalesce(p_reference, p_operation), v_answer.txn_id);
+    FOR v_place IN SELECT u.place FROM unnest(v_ids, v_shared) WITH ORDINALITY AS u (id, shared, place)
+                    ORDER BY u.shared, u.id LOOP
+        -- A floor of an account of the book itself is kept by the table's own check.
+        SELECT m.* INTO v_found
+          FROM ledger.move(v_ids[v_place], v_debit[v_place], v_credit[v_place], v_sides[v_place], 0) m;
+        v_seq[v_place] := v_found.seq - v_sides[v_place];
+        v_after[v_place] := v_found.after - v_sign[v_place] * (v_credit[v_place] - v_debit[v_place]);
+    END LOOP;
+    FOR i IN 1 .. v_legs LOOP
+        v_dr := v_at[i][1];
+        v_cr := v_at[i][2];
+        v_seq[v_dr] := v_seq[v_dr] + 1;
+        v_seq[v_cr] := v_seq[v_cr] + 1;
+        v_after[v_dr] := v_after[v_dr] - v_sign[v_dr] * p_amounts[i];
+        v_after[v_cr] := v_after[v_cr] + v_sign[v_cr] * p_amounts[i];
+        INSERT INTO ledger.posting (txn_id, leg, dr_account, cr_account, asset, amount, dr_seq, dr_after, cr_seq, cr_after)
+        VALUES (v_answer.txn_id, i, v_ids[v_dr], v_ids[v_cr], p_assets[i], p_amounts[i], v_seq[v_dr], v_after[v_dr],
+                v_seq[v_cr], v_after[v_cr]);
+    END LOOP;
+    v_answer.replayed := false;
+    RETURN v_answer;
+END $$;
+
+-- The first condition that does not hold, as a refusal; a row of NULLs when all do. The accounts are locked by the caller.
+CREATE FUNCTION ledger.unmet(p_ids bigint[], p_available bigint[], p_versions bigint[]) RETURNS ledger.answer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_state record;
+BEGIN
+    FOR i IN 1 .. cardinality(p_ids) LOOP
+        SELECT b.ver, CASE b.side WHEN 'C' THEN b.credits::numeric - b.debits ELSE b.debits::numeric - b.credits END
+                      - b.hold_out AS available
+          INTO v_state FROM ledger.balance b WHERE b.account_id = p_ids[i];
+        IF v_state.available < p_available[i] THEN
+            RETURN ledger.refused('condition-unmet', 'available');
+        ELSIF v_state.ver <> p_versions[i] THEN
+            RETURN ledger.refused('condition-unmet', 'version');
+        END IF;
+    END LOOP;
+    RETURN NULL;
+END $$;
+
+-- `post_legs`; where an account is missing, once more with accounts opened on first use. When that is refused too, the
+-- accounts it opened are gone again: a refusal leaves nothing behind.
+CREATE FUNCTION ledger.post_and_open(
+    p_book_id bigint, p_operation text, p_hash bytea, p_kind text, p_debits text[], p_credits text[], p_assets text[],
+    p_amounts bigint[], p_reference text, p_reason text, p_effective_at timestamptz, p_actor text, p_meta jsonb,
+    p_reverses bigint, p_if_accounts text[], p_if_assets text[], p_if_available bigint[], p_if_versions bigint[])
+RETURNS ledger.answer LANGUAGE plpgsql AS $$
+DECLARE
+    v_answer ledger.answer;
+BEGIN
+    v_answer := ledger.post_legs(p_book_id, p_operation, p_hash, p_kind, p_debits, p_credits, p_assets, p_amounts, p_reference,
+                                 p_reason, p_effective_at, p_actor, p_meta, p_reverses, false, p_if_accounts, p_if_assets,
+                                 p_if_available, p_if_versions);
+    IF v_answer.refusal IS NULL OR v_answer.refusal NOT IN ('account-unknown', 'currency-mismatch') THEN
+        RETURN v_answer;
+    END IF;
+    BEGIN
+        v_answer := ledger.post_legs(p_book_id, p_operation, p_hash, p_kind, p_debits, p_credits, p_assets, p_amounts,
+                                     p_reference, p_reason, p_effective_at, p_actor, p_meta, p_reverses, true, p_if_accounts,
+                                     p_if_assets, p_if_available, p_if_versions);
+        IF v_answer.refusal IS NOT NULL THEN
+            RAISE EXCEPTION 'refused' USING ERRCODE = 'PH001';
+        END IF;
+    EXCEPTION WHEN SQLSTATE 'PH001' THEN
+        NULL; -- only undoes; the answer is kept
+    END;
+    RETURN v_answer;
+END $$;
+
+-- What an operation that posts asks for. The value date is hashed in one zone, whatever the session's.
+CREATE FUNCTION ledger.post_hash(
+    p_kind text, p_debits text[], p_credits text[], p_assets text[], p_amounts bigint[], p_reference text, p_reason text,
+    p_effective_at timestamptz, p_meta jsonb) RETURNS bytea
+LANGUAGE sql IMMUTABLE AS $$
+    SELECT sha256(convert_to(jsonb_build_array(p_kind, p_debits, p_credits, p_assets, p_amounts, p_reference, p_reason,
+                                               p_effective_at AT TIME ZONE 'UTC', p_meta)::text, 'UTF8'))
+$$;
+
+-- Several postings in one transaction: all or none. Arrays run in parallel, one element per leg.
+CREATE OR REPLACE FUNCTION ledger.post(
+    p_book text, p_operation text, p_kind text, p_debits text[], p_credits text[], p_assets text[], p_amounts bigint[],
+    p_reference text, p_reason text, p_effective_at timestamptz, p_actor text, p_meta jsonb) RETURNS ledger.answer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_book bigint;
+BEGIN
+    SELECT k.id INTO v_book FROM ledger.book k WHERE k.code = p_book;
+    IF NOT FOUND THEN
+        RETURN ledger.refused('account-unknown', 'book');
+    END IF;
+    RETURN ledger.post_and_open(
+        v_book, p_operation,
+        ledger.post_hash(p_kind, p_debits, p_credits, p_assets, p_amounts, p_reference, p_reason, p_effective_at, p_meta),
+        p_kind, p_debits, p_credits, p_assets, p_amounts, p_reference, p_reason, p_effective_at, p_actor, p_meta, NULL,
+        NULL, NULL, NULL, NULL);
+END $$;
+
+-- The same under conditions, which are part of what is asked for.
+CREATE FUNCTION ledger.post_if(
+    p_book text, p_operation text, p_kind text, p_debits text[], p_credits text[], p_assets text[], p_amounts bigint[],
+    p_reference text, p_reason text, p_effective_at timestamptz, p_actor text, p_meta jsonb, p_if_accounts text[],
+    p_if_assets text[], p_if_available bigint[], p_if_versions bigint[]) RETURNS ledger.answer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_book bigint;
+BEGIN
+    SELECT k.id INTO v_book FROM ledger.book k WHERE k.code = p_book;
+    IF NOT FOUND THEN
+        RETURN ledger.refused('account-unknown', 'book');
+    END IF;
+    RETURN ledger.post_and_open(
+        v_book, p_operation,
+        sha256(convert_to(jsonb_build_array(p_kind, p_debits, p_credits, p_assets, p_amounts, p_reference, p_reason,
+                                            p_effective_at AT TIME ZONE 'UTC', p_meta, p_if_accounts, p_if_assets,
+                                            p_if_available, p_if_versions)::text, 'UTF8')),
+        p_kind, p_debits, p_credits, p_assets, p_amounts, p_reference, p_reason, p_effective_at, p_actor, p_meta, NULL,
+        p_if_accounts, p_if_assets, p_if_available, p_if_versions);
+END $$;
+
+-- A new transaction that mirrors every leg of an earlier one and names it. Once only per original: the unique index decides
+-- between two that come at once.
+CREATE FUNCTION ledger.reverse(
+    p_book text, p_original text, p_operation text, p_reason text, p_reference text, p_effective_at timestamptz,
+    p_actor text) RETURNS ledger.answer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_hash     bytea := sha256(convert_to(jsonb_build_array('reverse', p_original, p_reason, p_reference,
+                                                            p_effective_at AT TIME ZONE 'UTC')::text, 'UTF8'));
+    v_original record;
+    v_legs     record;
+    v_answer   ledger.answer;
+BEGIN
+    SELECT t.id, t.book_id, t.kind, t.ext_ref INTO v_original
+      FROM ledger.book k JOIN ledger.txn t ON t.book_id = k.id AND t.idem_key = p_original WHERE k.code = p_book;
+    IF NOT FOUND THEN
+        RETURN ledger.refused('transaction-unknown', p_original);
+    END IF;
+    IF v_original.kind NOT IN ('post', 'capture', 'adjust') THEN
+        v_answer := ledger.earlier(v_original.book_id, p_operation, v_hash);
+        IF v_answer.txn_id IS NULL THEN
+            v_answer := ledger.refused('not-reversible', v_original.kind);
+        END IF;
+        RETURN v_answer;
+    END IF;
+    SELECT array_agg(concat_ws(':', c.kind, nullif(c.owner_id, '')) ORDER BY p.leg) AS debits,
+           array_agg(concat_ws(':', d.kind, nullif(d.owner_id, '')) ORDER BY p.leg) AS credits,
+           array_agg(p.asset ORDER BY p.leg) AS assets, array_agg(p.amount ORDER BY p.leg) AS amounts
+      INTO v_legs
+      FROM ledger.posting p JOIN ledger.account d ON d.id = p.dr_account JOIN ledger.account c ON c.id = p.cr_account
+     WHERE p.txn_id = v_original.id;
+    RETURN ledger.post_legs(v_original.book_id, p_operation, v_hash, 'reverse', v_legs.debits, v_legs.credits, v_legs.assets,
+                            v_legs.amounts, coalesce(p_reference, v_original.ext_ref), p_reason, p_effective_at, p_actor, NULL,
+                            v_original.id, false, NULL, NULL, NULL, NULL);
+END $$;
