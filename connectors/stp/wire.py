@@ -10,13 +10,13 @@ import html
 import json
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from connectors.stp.accounts import STP, AccountKind, Beneficiary
 from connectors.stp.cleaning import clean, tax_id
@@ -27,7 +27,7 @@ from connectors.stp.model import (
     OrderState,
     SendOutcome,
 )
-from connectors.stp.tracking import TrackingKey
+from connectors.stp.tracking import TrackingKey, is_tracking_key
 from hub.errors import Rejected
 from hub.money import Money
 from hub.transfer import Outcome, Party, Reason
@@ -41,8 +41,8 @@ def _whole(value: Any) -> int | None:
         return None
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return int(value)
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,18}", value, re.ASCII):
-        return int(value)
+    if isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,17}", value, re.ASCII):
+        return int(value)  # with zeros before it, the number signed would not be the text sent
     raise ValueError("must be a whole number, written in digits")
 
 
@@ -75,6 +75,28 @@ def _text(value: Any) -> str | None:
     return value
 
 
+def _key(value: Any) -> str | None:
+    text = _text(value)
+    if text is not None and not is_tracking_key(text):
+        raise ValueError("must be 1 to 30 letters and digits")
+    return text
+
+
+def _one_of(known: Collection[int | str], said: str) -> AfterValidator:
+    """Lets through what STP's catalogue has."""
+
+    def check(value: Any) -> Any:
+        if value is not None and value not in known:
+            raise ValueError(f"must be {said}")
+        return value
+
+    return AfterValidator(check)
+
+
+PAYMENT_TYPES: Final = frozenset(range(37)) - {13}
+"""`tipoPago`: the scheme's types of payment; 13 was never given out."""
+
+
 def _date(value: Any) -> int | None:
     number = _whole(value)
     if number is not None:
@@ -85,18 +107,26 @@ def _date(value: Any) -> int | None:
     return number
 
 
-Digit = Annotated[Annotated[int, Field(le=9)] | None, BeforeValidator(_whole)]
+Key = Annotated[str | None, BeforeValidator(_key)]
+PaymentType = Annotated[
+    int | None, BeforeValidator(_whole), _one_of(PAYMENT_TYPES, "a type of payment: 0 to 36, not 13")
+]
+AccountType = Annotated[
+    int | None,
+    BeforeValidator(_whole),
+    _one_of(frozenset(map(int, AccountKind)), "3 (card), 10 (mobile) or 40 (CLABE)"),
+]
+Priority = Annotated[int | None, BeforeValidator(_whole), _one_of({0, 1}, "0 (normal) or 1 (high)")]
+Topology = Annotated[str | None, BeforeValidator(_text), _one_of({"T", "V"}, "T or V")]
 Code2 = Annotated[Annotated[int, Field(le=99)] | None, BeforeValidator(_whole)]
 Code5 = Annotated[Annotated[int, Field(le=99_999)] | None, BeforeValidator(_whole)]
 Reference = Annotated[Annotated[int, Field(ge=1, le=9_999_999)] | None, BeforeValidator(_whole)]
 Amount = Annotated[Decimal | None, BeforeValidator(_amount)]
 Day = Annotated[int | None, BeforeValidator(_date)]
-Text1 = Annotated[Annotated[str, Field(max_length=1)] | None, BeforeValidator(_text)]
 Text10 = Annotated[Annotated[str, Field(max_length=10)] | None, BeforeValidator(_text)]
 Text15 = Annotated[Annotated[str, Field(max_length=15)] | None, BeforeValidator(_text)]
 Text18 = Annotated[Annotated[str, Field(max_length=18)] | None, BeforeValidator(_text)]
 Text20 = Annotated[Annotated[str, Field(max_length=20)] | None, BeforeValidator(_text)]
-Text30 = Annotated[Annotated[str, Field(max_length=30)] | None, BeforeValidator(_text)]
 Text40 = Annotated[Annotated[str, Field(max_length=40)] | None, BeforeValidator(_text)]
 Text50 = Annotated[Annotated[str, Field(max_length=50)] | None, BeforeValidator(_text)]
 Text150 = Annotated[Annotated[str, Field(max_length=150)] | None, BeforeValidator(_text)]
@@ -111,20 +141,20 @@ class Orden(BaseModel):
     empresa: Text15 = None
     fechaOperacion: Day = None
     folioOrigen: Text50 = None
-    claveRastreo: Text30 = None
+    claveRastreo: Key = None
     institucionOperante: Code5 = None
     monto: Amount = None
-    tipoPago: Code2 = None
-    tipoCuentaOrdenante: Code2 = None
+    tipoPago: PaymentType = None
+    tipoCuentaOrdenante: AccountType = None
     nombreOrdenante: Text40 = None
     cuentaOrdenante: Text20 = None
     rfcCurpOrdenante: Text18 = None
-    tipoCuentaBeneficiario: Code2 = None
+    tipoCuentaBeneficiario: AccountType = None
     nombreBeneficiario: Text40 = None
     cuentaBeneficiario: Text20 = None
     rfcCurpBeneficiario: Text18 = None
     emailBeneficiario: Text150 = None
-    tipoCuentaBeneficiario2: Code2 = None
+    tipoCuentaBeneficiario2: AccountType = None
     nombreBeneficiario2: Text40 = None
     cuentaBeneficiario2: Text20 = None
     rfcCurpBeneficiario2: Text18 = None
@@ -136,10 +166,10 @@ class Orden(BaseModel):
     referenciaCobranza: Text40 = None
     referenciaNumerica: Reference = None
     tipoOperacion: Code2 = None
-    topologia: Text1 = None
+    topologia: Topology = None
     usuario: Text50 = None
     medioEntrega: Code2 = None
-    prioridad: Digit = None
+    prioridad: Priority = None
     iva: Amount = None
 
     def joined(self) -> str:
@@ -176,6 +206,23 @@ class Sender:
     company: str
     payer_account: str
     operating_institution: int = STP
+    constants: tuple[tuple[str, str | int], ...] = ()
+    """What stands in each of its orders, by STP's names, beside or instead of `CONSTANTS`."""
+
+
+CONSTANTS: Final[Mapping[str, str | int]] = {"tipoPago": 1, "topologia": "T", "medioEntrega": 3, "prioridad": 0}
+"""What stands in every order: from one customer to another, by SPEI's usual way, with normal priority."""
+
+FREE: Final = frozenset(CONSTANTS) | {
+    "claveCatUsuario1",
+    "claveCatUsuario2",
+    "clavePago",
+    "conceptoPago2",
+    "referenciaCobranza",
+    "tipoOperacion",
+    "usuario",
+}
+"""The fields that a company's contract may fix; the rest follows from the payment."""
 
 
 NO_NAME: Final = "ND"
@@ -183,9 +230,6 @@ NO_NAME: Final = "ND"
 
 NO_CONCEPT: Final = "PAGO"
 """What stands in the concept when nothing of the given one can be carried; the field must not be blank."""
-
-THIRD_PARTY: Final = 1
-"""`tipoPago` of a payment from one customer to another."""
 
 
 def orden(
@@ -201,13 +245,13 @@ def orden(
 ) -> Orden:
     """A payment in STP's words, its text cleaned. `fechaOperacion` stays absent: STP assigns it."""
     return Orden(
+        **{**CONSTANTS, **dict(sender.constants)},  # type: ignore[arg-type]  # checked by the model
         institucionContraparte=beneficiary.institution,
         empresa=sender.company,
         folioOrigen=key,
         claveRastreo=key,
         institucionOperante=sender.operating_institution,
         monto=Decimal(amount.decimal()),
-        tipoPago=THIRD_PARTY,
         tipoCuentaOrdenante=AccountKind.CLABE,
         nombreOrdenante=clean(payer.name) or NO_NAME,
         cuentaOrdenante=sender.payer_account,
@@ -218,10 +262,65 @@ def orden(
         rfcCurpBeneficiario=tax_id(payee.tax_id),
         conceptoPago=clean(concept) or NO_CONCEPT,
         referenciaNumerica=reference,
-        topologia="T",
-        medioEntrega=3,
-        prioridad=0,
     )
+
+
+# --- A deposit given back -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Devolucion:
+    """An incoming transfer that is given back to its sender: `retornaOrden`. The company is sent and not signed."""
+
+    company: str
+    operation_date: date
+    """Of the deposit."""
+    sender_institution: int
+    tracking_key: str
+    """The deposit's, chosen by the sending bank: it may hold more than letters and digits."""
+    amount: Decimal
+    return_key: TrackingKey
+    """The key of the transfer back, which is another."""
+
+    def __post_init__(self) -> None:
+        if "|" in self.tracking_key or not self.tracking_key.isprintable() or not 1 <= len(self.tracking_key) <= 30:
+            raise ValueError("the deposit's tracking key cannot be signed: 1 to 30 printable characters, no |")
+        if self.tracking_key == self.return_key:
+            raise ValueError("a transfer back needs a tracking key of its own")
+
+    def joined(self) -> str:
+        """What is signed."""
+        signed = (
+            f"{self.operation_date:%Y%m%d}",
+            str(self.sender_institution),
+            self.tracking_key,
+            f"{self.amount:.2f}",
+            _BENEFICIARY_DIGIT,
+            self.return_key,
+            _DELIVERY,
+        )
+        return f"||{'|'.join(signed)}||"
+
+    def body(self, signature: str) -> str:
+        """The JSON that is sent, always the same bytes."""
+        return json.dumps(
+            {
+                "fechaOperacion": int(f"{self.operation_date:%Y%m%d}"),
+                "institucionOperante": self.sender_institution,
+                "claveRastreo": self.tracking_key,
+                "claveRastreoDevolucion": self.return_key,
+                "empresa": self.company,
+                "monto": f"{self.amount:.2f}",
+                "digitoIdentificadorBeneficiario": _BENEFICIARY_DIGIT,
+                "medioEntrega": _DELIVERY,
+                "firma": signature,
+            },
+            separators=(",", ":"),
+        )
+
+
+_BENEFICIARY_DIGIT: Final = "2"
+_DELIVERY: Final = "3"
 
 
 # --- The answer to an order -----------------------------------------------------------------------------------------
@@ -290,12 +389,18 @@ ERRORS: Final[Mapping[int, _Error]] = {
 }
 """Every error number that a source documents. The rest of the negative ones is unknown and gets verified."""
 
+NO_SUCH_DEPOSIT: Final = -1
+"""What -1 means in the answer to a deposit given back, where no tracking key of ours can be in use."""
+
 _FIELD_MISSING: Final = re.compile(r"el campo <?\s*([a-z0-9]+)\s*>? es obligatorio")
 
 
 def classify(status: int, body: bytes) -> Answer:
-    """What STP's answer means, by the id rule (L43) and the error table. Whatever is not certain is UNKNOWN."""
-    if status == 403:
+    """What STP's answer means, by the id rule (L43) and the error table. Whatever is not certain is UNKNOWN.
+
+    The page that the gateway shows to whoever comes from outside of the VPN is no answer of STP's: nothing passed it.
+    """
+    if status == 403 and body.lstrip()[:1] == b"<":
         return Answer(SendOutcome.NOT_SENT, detail="the gateway in front of STP turned us away (HTTP 403)")
     if status != 200:
         return Answer(SendOutcome.UNKNOWN, detail=f"HTTP {status}")
@@ -303,6 +408,15 @@ def classify(status: int, body: bytes) -> Answer:
     if not isinstance(result, dict):
         return Answer(SendOutcome.UNKNOWN, detail="the answer cannot be read")
     return _by_the_id_rule(result)
+
+
+def classify_return(status: int, body: bytes) -> Answer:
+    """What STP's answer to a deposit given back means: as of an order, but -1 says that there is no such deposit."""
+    answer = classify(status, body)
+    if answer.error_id != NO_SUCH_DEPOSIT:
+        return answer
+    text = f"STP {NO_SUCH_DEPOSIT}: there is no such deposit to give back"
+    return Answer(SendOutcome.REJECTED, None, NO_SUCH_DEPOSIT, answer.error_text, text)
 
 
 def _by_the_id_rule(result: Mapping[str, Any]) -> Answer:
