@@ -124,6 +124,7 @@ class LocalHub:
         simulator = f"http://127.0.0.1:{state.ports['serve-stp-simulator']}"
         return {
             "PAYHUB_LEDGER_DATABASE_URL": state.address("postgres"),
+            "PAYHUB_CHANNEL_ACCOUNT_SYSTEM_URL": f"http://127.0.0.1:{state.ports['work-ams']}/health/ready",
             "PAYHUB_TOKEN_JWKS_URL": f"http://127.0.0.1:{state.ports['issuer']}/jwks.json",
             "PAYHUB_STP_BASE_URL": simulator,
             "PAYHUB_STP_COMPANY": SIMULATED_COMPANY,

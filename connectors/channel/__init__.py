@@ -10,7 +10,8 @@ when it is busy or away.
     wire.py          Payment Hub EE's words, and the translation both ways         pure
     store.py         payments, their history, callbacks, tenants (PostgreSQL, schema `channel`)
     relay.py         hands accepted payments to the engine, a bounded window at a time
+    stand_in.py      notices that the account system is away, and bounds what may wait for it (H8)
     callbacks.py     tells outcomes to the channel's own address, signed, for three days (H5)
     worker.py        one short method per job
-    api.py           the three routes
+    api.py           the routes
 """

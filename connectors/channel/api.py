@@ -1,17 +1,20 @@
-"""The channel's three routes: hand a payment in, ask for it by its id, ask for it by your own correlation id."""
+"""The channel's routes: hand a payment in, ask for it by its id or your own correlation id, and what waits (H8)."""
 
 from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from typing import Annotated, Any, Final
 from uuid import UUID
 
 from fastapi import Depends, FastAPI, Request
+from pydantic_core import to_json
 from starlette.responses import Response
 
 from connectors.channel.addresses import allowed
 from connectors.channel.relay import Relay
+from connectors.channel.stand_in import LimitReached, StandIn
 from connectors.channel.store import Acceptance, ChannelStore, StillRunning, Tenant
 from connectors.channel.wire import Transfer, TransferRequest, state_body, transfer_body
 from hub.api import Caller, Problem, Verifier, build_app, read_json, require
@@ -24,6 +27,7 @@ ROLE: Final = "channel"
 
 _TENANT_KNOWN: Final = 5.0  # seconds for which what we read of a tenant is taken for true
 _LONGEST_KEY: Final = 255
+_RETRY_LATER: Final = "30"  # seconds
 
 FromChannel = Annotated[Caller, Depends(require(ROLE))]
 
@@ -59,9 +63,15 @@ class Tenants:
 
 
 def build_channel_app(
-    store: ChannelStore, relay: Relay, verifier: Verifier, probes: dict[str, Probe] | None = None, **edge: Any
+    store: ChannelStore,
+    relay: Relay,
+    verifier: Verifier,
+    probes: dict[str, Probe] | None = None,
+    *,
+    stand_in: StandIn | None = None,
+    **edge: Any,
 ) -> FastAPI:
-    """The application. `edge` goes to `hub.api.build_app`."""
+    """The application. Without `stand_in` nothing bounds what waits; `edge` goes to `hub.api.build_app`."""
     app = build_app("channel", verifier=verifier, probes=probes, **edge)
     tenants = Tenants(store)
 
@@ -76,7 +86,12 @@ def build_channel_app(
         acceptance = Acceptance(payment, key, body.fingerprint(), body.client_ref_id, callback_url)
         failpoint("channel.accept.before-commit")
         try:
-            known = await store.accept(acceptance, relay.lease())
+            if stand_in is not None and stand_in.away_since is not None:
+                known = await stand_in.accept(acceptance, relay.lease())
+            else:
+                known = await store.accept(acceptance, relay.lease())
+        except LimitReached as reached:
+            raise _limit_problem(reached) from None
         except StillRunning:
             detail = "The first request with this X-CorrelationID has not ended yet; ask again."
             raise Problem(409, "still-running", detail, headers={"Retry-After": "1"}) from None
@@ -100,7 +115,33 @@ def build_channel_app(
         tenant = await tenants.of(caller, request)
         return _json(state_body(_found(await store.find_by_key(tenant.id, key))))
 
+    if stand_in is not None:
+        app.add_api_route("/channel/stand-in", _standing(stand_in, tenants), methods=["GET"])
+
     return app
+
+
+def _standing(stand_in: StandIn, tenants: Tenants) -> Callable[..., Awaitable[Response]]:
+    async def standing(request: Request, caller: FromChannel) -> Response:
+        """What may wait while the account system is away, and what does: the caller's own."""
+        tenant = await tenants.of(caller, request)
+        found = await stand_in.standing(tenant.id)
+        return _json(to_json({"tenantId": tenant.id, **found.body(stand_in.away_since, stand_in.watched)}))
+
+    return standing
+
+
+_LIMITS: Final = {
+    "each": "this amount is more than a payment may have meanwhile",
+    "payments": "as many payments wait as may",
+    "together": "the payments that wait would come to more than they may",
+}
+
+
+def _limit_problem(reached: LimitReached) -> Problem:
+    """503, not 429: the client did nothing wrong, and the same request will be accepted later. Nothing was stored."""
+    detail = f"The account system is away and {_LIMITS[reached.limit]}; send the same request again later."
+    return Problem(503, "stand-in-limit", detail, headers={"Retry-After": _RETRY_LATER}, limit=reached.limit)
 
 
 def correlation_id(given: str | None) -> str:

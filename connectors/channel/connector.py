@@ -11,6 +11,7 @@ from connectors.channel.callbacks import open_callbacks
 from connectors.channel.model import PaymentAccepted
 from connectors.channel.relay import Relay
 from connectors.channel.settings import ChannelSettings
+from connectors.channel.stand_in import open_stand_in
 from connectors.channel.store import LOCK_TIMEOUT, ChannelStore
 from connectors.channel.worker import ChannelWorker
 from hub.connector import Connector, Service, Work
@@ -32,8 +33,9 @@ async def open_api(engine: Engine) -> AsyncIterator[Service]:
     async with _database(read(DatabaseSettings)) as database:
         store = ChannelStore(database)
         relay = Relay(store, engine, settings)
-        app = build_channel_app(store, relay, verifier, {"database": database.ping})
-        yield Service(app, loops=[relay.run])
+        async with open_stand_in(database, settings) as stand_in:
+            app = build_channel_app(store, relay, verifier, {"database": database.ping}, stand_in=stand_in)
+            yield Service(app, loops=[relay.run, stand_in.run])
 
 
 @asynccontextmanager

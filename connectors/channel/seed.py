@@ -4,15 +4,50 @@ from __future__ import annotations
 
 import base64
 import binascii
+from typing import Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
 from connectors.channel.addresses import Address
 from connectors.channel.store import ChannelStore
+from hub.money import BadMoney, Money
 from hub.statements import open_statements
 from hub.transfer import TenantId
 
 _PREFIX = "whsec_"
+
+
+class SeedAmountLimit(BaseModel):
+    """What may wait in one currency while the account system is away; decimal strings."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    currency: str
+    each: str | None = None
+    together: str | None = None
+
+    @model_validator(mode="after")
+    def _readable(self) -> Self:
+        _ = self.minor
+        return self
+
+    @property
+    def minor(self) -> dict[str, int]:
+        """The limits there are, in minor units."""
+        given = {"each": self.each, "together": self.together}
+        try:
+            return {name: Money.parse(text, self.currency).minor for name, text in given.items() if text is not None}
+        except BadMoney as error:
+            raise ValueError(str(error)) from None
+
+
+class SeedStandIn(BaseModel):
+    """What may wait while the account system is away (H8); what is absent is the setting's, or has no limit."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    payments: int | None = Field(default=None, ge=0, le=2**31 - 1)
+    amounts: list[SeedAmountLimit] = []
 
 
 class SeedTenant(BaseModel):
@@ -24,6 +59,7 @@ class SeedTenant(BaseModel):
     name: str = Field(min_length=1, max_length=140)
     callback_secret: SecretStr | None = None
     callback_allow_list: list[str] = []
+    stand_in: SeedStandIn = SeedStandIn()
 
     @field_validator("callback_secret")
     @classmethod
@@ -61,4 +97,12 @@ async def seed(database_url: str, seed: Seed) -> None:
         store = ChannelStore(database)
         for tenant in seed.tenants:
             secret = tenant.callback_secret.get_secret_value() if tenant.callback_secret else None
-            await store.put_tenant(TenantId(tenant.id), tenant.name, tenant.callback_allow_list, secret)
+            limits = {limit.currency: limit.minor for limit in tenant.stand_in.amounts}
+            await store.put_tenant(
+                TenantId(tenant.id),
+                tenant.name,
+                tenant.callback_allow_list,
+                secret,
+                stand_in_payments=tenant.stand_in.payments,
+                stand_in_amounts=limits,
+            )

@@ -41,3 +41,13 @@ class ChannelSettings(Settings):
 
     callback_internal: bool = False
     """Whether a host name on an allow-list may resolve to an address of a private network."""
+
+    account_system_url: str | None = None
+    """A page that answers 2xx while the account system can be used, such as `/health/ready` of the ams worker. Without
+    it there is no stand-in: payments are accepted without a limit (H8)."""
+
+    account_system_look_every: float = Field(default=1, gt=0)
+    """Seconds between looks at that page; after three in vain the account system counts as away."""
+
+    stand_in_payments: int = Field(default=10_000, ge=0)
+    """Payments of one tenant that may wait while the account system is away, where the seed says nothing else."""

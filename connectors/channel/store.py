@@ -5,7 +5,7 @@ All raise `hub.errors.Unavailable` when the database is away, in which case noth
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum, auto
@@ -104,12 +104,16 @@ _HAND_BACK: Final = """
 """
 _TENANT: Final = "SELECT callback_allow_list, callback_secret IS NOT NULL FROM channel.tenant WHERE id = %(id)s"
 _PUT_TENANT: Final = """
-    INSERT INTO channel.tenant (id, name, callback_allow_list, callback_secret)
-    VALUES (%(id)s, %(name)s, %(callback_allow_list)s, %(callback_secret)s)
+    INSERT INTO channel.tenant (id, name, callback_allow_list, callback_secret, stand_in_payments, stand_in_amounts)
+    VALUES (%(id)s, %(name)s, %(callback_allow_list)s, %(callback_secret)s, %(stand_in_payments)s,
+        %(stand_in_amounts)s::jsonb)
     ON CONFLICT (id) DO UPDATE SET name = excluded.name, callback_allow_list = excluded.callback_allow_list,
-        callback_secret = excluded.callback_secret
-    WHERE (tenant.name, tenant.callback_allow_list, tenant.callback_secret)
-        IS DISTINCT FROM (excluded.name, excluded.callback_allow_list, excluded.callback_secret)
+        callback_secret = excluded.callback_secret, stand_in_payments = excluded.stand_in_payments,
+        stand_in_amounts = excluded.stand_in_amounts
+    WHERE (tenant.name, tenant.callback_allow_list, tenant.callback_secret, tenant.stand_in_payments,
+            tenant.stand_in_amounts)
+        IS DISTINCT FROM (excluded.name, excluded.callback_allow_list, excluded.callback_secret,
+            excluded.stand_in_payments, excluded.stand_in_amounts)
 """
 _DUE: Final = """
     WITH next AS MATERIALIZED (
@@ -156,6 +160,25 @@ class Acceptance:
     request_hash: bytes
     client_ref_id: str | None
     callback_url: str | None
+
+    def row(self, lease: float) -> dict[str, Any]:
+        """The values of its row; `lease`: seconds in which no other process publishes it."""
+        payment = self.payment
+        return {
+            "id": payment.payment_id,
+            "tenant_id": payment.tenant_id,
+            "key": self.key,
+            "request_hash": self.request_hash,
+            "client_ref_id": self.client_ref_id,
+            "amount": payment.amount,
+            "currency": payment.currency,
+            "payer": to_json(payment.payer).decode(),
+            "payee": to_json(payment.payee).decode(),
+            "concept": payment.concept,
+            "reference_number": payment.reference_number,
+            "callback_url": self.callback_url,
+            "lease": lease,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,22 +250,7 @@ class ChannelStore:
 
         `lease`: seconds in which no other process publishes it. Raises `StillRunning`.
         """
-        payment = acceptance.payment
-        parameters = {
-            "id": payment.payment_id,
-            "tenant_id": payment.tenant_id,
-            "key": acceptance.key,
-            "request_hash": acceptance.request_hash,
-            "client_ref_id": acceptance.client_ref_id,
-            "amount": payment.amount,
-            "currency": payment.currency,
-            "payer": to_json(payment.payer).decode(),
-            "payee": to_json(payment.payee).decode(),
-            "concept": payment.concept,
-            "reference_number": payment.reference_number,
-            "callback_url": acceptance.callback_url,
-            "lease": lease,
-        }
+        parameters = acceptance.row(lease)
         for _ in range(2):  # the second time sees what another request committed while the first waited for it
             try:
                 found = await self._statements.rows(_ACCEPT, parameters)
@@ -368,9 +376,20 @@ class ChannelStore:
         return Tenant(tenant_id, tuple(Address.parse(entry) for entry in allow_list) if signs else ())
 
     async def put_tenant(
-        self, tenant_id: TenantId, name: str, callback_allow_list: Sequence[str], callback_secret: str | None
+        self,
+        tenant_id: TenantId,
+        name: str,
+        callback_allow_list: Sequence[str],
+        callback_secret: str | None,
+        *,
+        stand_in_payments: int | None = None,
+        stand_in_amounts: Mapping[str, Mapping[str, int]] | None = None,
     ) -> None:
-        """Add a tenant or bring it up to date; repeating it changes nothing."""
+        """Add a tenant or bring it up to date; repeating it changes nothing.
+
+        `stand_in_payments`: how many may wait while the account system is away, `None` for the setting;
+        `stand_in_amounts`: by currency, the most `each` of them and all `together` may be, in minor units.
+        """
         await self._statements.rows(
             _PUT_TENANT,
             {
@@ -378,6 +397,8 @@ class ChannelStore:
                 "name": name,
                 "callback_allow_list": list(callback_allow_list),
                 "callback_secret": callback_secret,
+                "stand_in_payments": stand_in_payments,
+                "stand_in_amounts": to_json(stand_in_amounts or {}).decode(),
             },
         )
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -21,6 +21,7 @@ from connectors.channel.callbacks import open_callbacks
 from connectors.channel.model import ClaimPayment, PaymentAccepted, RecordOutcome
 from connectors.channel.relay import Relay
 from connectors.channel.settings import ChannelSettings
+from connectors.channel.stand_in import StandIn, open_stand_in
 from connectors.channel.store import LOCK_TIMEOUT, ChannelStore
 from connectors.channel.worker import ChannelWorker
 from hub.jobs import JobFacts
@@ -71,6 +72,7 @@ class Channel:
     settings: ChannelSettings
     issuer: LocalIssuer
     tenant: TenantId
+    stand_in: StandIn
     looks: int = 0
     _loops: list[asyncio.Task[None]] = field(default_factory=list)
 
@@ -191,10 +193,14 @@ def open_channel(channel_database: str, tmp_path: Path) -> OpenChannel:
             engine = engine or FakeEngine()
             relay = Relay(store, engine, chosen)
             verifier = TokenVerifier(TokenSettings(jwks_file=tmp_path / JWKS_FILE))
-            app = build_channel_app(store, relay, verifier)
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://channel") as client:
-                channel = Channel(app, client, store, database, engine, relay, chosen, issuer, tenant)
+            async with AsyncExitStack() as opened:
+                stand_in = await opened.enter_async_context(open_stand_in(database, chosen))
+                app = build_channel_app(store, relay, verifier, stand_in=stand_in)
+                transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+                client = await opened.enter_async_context(
+                    httpx.AsyncClient(transport=transport, base_url="http://channel")
+                )
+                channel = Channel(app, client, store, database, engine, relay, chosen, issuer, tenant, stand_in)
                 try:
                     yield channel
                 finally:
