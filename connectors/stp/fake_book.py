@@ -1,7 +1,9 @@
 """The pretend STP's book: orders, what will happen to them, and every request and callback, in one SQLite file.
 
-A restart changes nothing: keys stay taken, and callbacks that were not answered are posted again.
+A restart changes nothing: keys stay taken, and callbacks that were not answered are posted again. What goes out stands
+in `orders`, what comes in in `incoming`.
 """
+# ruff: noqa: S608 (only our own constants are put together; values are bound)
 
 from __future__ import annotations
 
@@ -53,7 +55,47 @@ CREATE TABLE IF NOT EXISTS callbacks (
     status INTEGER,
     answer TEXT
 ) STRICT;
+CREATE TABLE IF NOT EXISTS incoming (
+    id INTEGER PRIMARY KEY,
+    empresa TEXT NOT NULL,
+    clave TEXT NOT NULL,
+    fecha_operacion INTEGER NOT NULL,
+    centavos INTEGER NOT NULL,
+    fields TEXT NOT NULL,
+    estado TEXT NOT NULL DEFAULT 'R',
+    causa TEXT,
+    captured_at REAL NOT NULL,
+    settled_at REAL,
+    visible_from REAL NOT NULL,
+    post TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE TABLE IF NOT EXISTS deposit_posts (
+    id INTEGER PRIMARY KEY,
+    deposit_id INTEGER NOT NULL REFERENCES incoming,
+    at REAL NOT NULL,
+    body TEXT NOT NULL,
+    status INTEGER,
+    answer TEXT
+) STRICT;
+CREATE TABLE IF NOT EXISTS accounts (
+    empresa TEXT NOT NULL,
+    cuenta TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    fields TEXT NOT NULL,
+    removed INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (empresa, cuenta)
+) STRICT;
+CREATE INDEX IF NOT EXISTS orders_of_day ON orders (empresa, fecha_operacion, id);
+CREATE INDEX IF NOT EXISTS incoming_of_day ON incoming (empresa, fecha_operacion, id);
 """
+
+_COLUMNS: Final = (
+    "id, empresa, clave, fecha_operacion, centavos, fields, estado, causa, captured_at, settled_at, visible_from"
+)
+MONEY_IS_HERE: Final = ("CN", "CL", "CA", "CR", "RL", "RA", "RB", "TCL", "EL", "D", "TD", "RE")
+"""States of an order of ours in which its money is on the company's account: it never left, or came back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +123,15 @@ class Due:
     order_id: int
     due: float
     step: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deposit:
+    """Money that came in, and how it is told: the body that is posted, and how often it was."""
+
+    order: BookedOrder
+    post: Mapping[str, Any]
     attempts: int
 
 
@@ -163,18 +214,21 @@ class Book:
         return count
 
     def order(self, order_id: int) -> BookedOrder | None:
-        row = self._sql.execute("SELECT * FROM orders WHERE id = ?", (order_id,)).fetchone()
+        row = self._sql.execute(f"SELECT {_COLUMNS} FROM orders WHERE id = ?", (order_id,)).fetchone()
         return None if row is None else _booked(row)
 
     def orders(self, clave: str | None = None) -> list[BookedOrder]:
-        query = "SELECT * FROM orders WHERE ?1 IS NULL OR clave = ?1 ORDER BY id"
+        query = f"SELECT {_COLUMNS} FROM orders WHERE ?1 IS NULL OR clave = ?1 ORDER BY id"
         return [_booked(row) for row in self._sql.execute(query, (clave,))]
 
-    def found(self, empresa: str, clave: str, *, since: int, until: int, at: float) -> BookedOrder | None:
+    def found(
+        self, empresa: str, clave: str, *, since: int, until: int, at: float, incoming: bool = False
+    ) -> BookedOrder | None:
         """The order with this key whose operation date lies in the range, once it can be seen."""
         row = self._sql.execute(
-            "SELECT * FROM orders WHERE empresa = ? AND clave = ? AND fecha_operacion BETWEEN ? AND ?"
-            " AND visible_from <= ? ORDER BY id DESC LIMIT 1",
+            f"SELECT {_COLUMNS} FROM {_table(incoming=incoming)}"
+            " WHERE empresa = ? AND clave = ? AND fecha_operacion BETWEEN ? AND ? AND visible_from <= ?"
+            " ORDER BY id DESC LIMIT 1",
             (empresa, clave, since, until, at),
         ).fetchone()
         return None if row is None else _booked(row)
@@ -203,6 +257,128 @@ class Book:
         query = "SELECT * FROM callbacks WHERE ?1 IS NULL OR order_id = ?1 ORDER BY id"
         return [dict(row) for row in self._sql.execute(query, (order_id,))]
 
+    def page(
+        self, empresa: str, day: int, *, at: float, incoming: bool, number: int, size: int
+    ) -> tuple[list[BookedOrder], int]:
+        """One page of a company's orders of an operation date, and how many there are in all."""
+        table, given = _table(incoming=incoming), (empresa, day, at)
+        of_day = f"FROM {table} WHERE empresa = ? AND fecha_operacion = ? AND visible_from <= ?"
+        rows = self._sql.execute(
+            f"SELECT {_COLUMNS} {of_day} ORDER BY id LIMIT ? OFFSET ?", (*given, size, number * size)
+        )
+        total: int = self._sql.execute(f"SELECT count(*) {of_day}", given).fetchone()[0]
+        return [_booked(row) for row in rows], total
+
+    def sums(self, empresa: str, day: int | None, *, incoming: bool) -> tuple[int, int]:
+        """How many orders a company has whose money moved or may move, on one date or ever, and their centavos."""
+        marks = ", ".join("?" * len(MONEY_IS_HERE))
+        row = self._sql.execute(
+            f"SELECT count(*), coalesce(sum(centavos), 0) FROM {_table(incoming=incoming)} WHERE empresa = ?1"
+            f" AND (?2 IS NULL OR fecha_operacion = ?2) AND estado NOT IN ({marks})"
+            + (" AND estado = 'CCO'" if incoming else ""),
+            (empresa, day, *MONEY_IS_HERE),
+        ).fetchone()
+        return int(row[0]), int(row[1])
+
+    def pending(self, empresa: str) -> int:
+        """Centavos of a company's orders that have no final state."""
+        marks = ", ".join("?" * len(MONEY_IS_HERE))
+        found: int = self._sql.execute(
+            "SELECT coalesce(sum(centavos), 0) FROM orders"
+            f" WHERE empresa = ? AND estado <> 'LQ' AND estado NOT IN ({marks})",
+            (empresa, *MONEY_IS_HERE),
+        ).fetchone()[0]
+        return found
+
+    # --- Money that comes in
+
+    def add_incoming(
+        self,
+        *,
+        fields: Mapping[str, Any],
+        fecha_operacion: int,
+        centavos: int,
+        at: float,
+        post: Mapping[str, Any],
+        done: bool = False,
+    ) -> int:
+        """Take money in for a company. `done`: it is not told."""
+        with self._commit() as sql:
+            # Ids of what comes in and of what goes out are two series that overlap, as they may at STP.
+            lowest = sql.execute("SELECT coalesce(min(id), ?) - 1 FROM orders", (_first_id(),)).fetchone()[0]
+            taken: int = sql.execute("SELECT coalesce(max(id), ?) + 1 FROM incoming", (lowest,)).fetchone()[0]
+            sql.execute(
+                "INSERT INTO incoming (id, empresa, clave, fecha_operacion, centavos, fields, captured_at,"
+                " visible_from, post, done) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (taken, fields["empresa"], fields["claveRastreo"], fecha_operacion, centavos,
+                 json.dumps(fields, default=str), at, at, json.dumps(post), done),
+            )  # fmt: skip
+            return taken
+
+    def incoming(self, deposit_id: int) -> Deposit | None:
+        query = f"SELECT {_COLUMNS}, post, attempts FROM incoming WHERE id = ?"
+        row = self._sql.execute(query, (deposit_id,)).fetchone()
+        return None if row is None else _deposit(row)
+
+    def deposits(self, clave: str | None = None) -> list[Deposit]:
+        query = f"SELECT {_COLUMNS}, post, attempts FROM incoming WHERE ?1 IS NULL OR clave = ?1 ORDER BY id"
+        return [_deposit(row) for row in self._sql.execute(query, (clave,))]
+
+    def open_deposits(self) -> list[int]:
+        """Those that were not yet told to the end."""
+        return [row["id"] for row in self._sql.execute("SELECT id FROM incoming WHERE done = 0 ORDER BY id")]
+
+    def told(self, deposit_id: int, at: float, body: str, status: int | None, answer: str) -> None:
+        """Remember one post of a deposit and what it was answered."""
+        with self._commit() as sql:
+            sql.execute(
+                "INSERT INTO deposit_posts (deposit_id, at, body, status, answer) VALUES (?, ?, ?, ?, ?)",
+                (deposit_id, at, body, status, answer[:200]),
+            )
+            sql.execute("UPDATE incoming SET attempts = attempts + 1 WHERE id = ?", (deposit_id,))
+
+    def close_incoming(self, deposit_id: int, estado: str, causa: int | str | None, at: float | None) -> None:
+        """The deposit's end: credited, or sent back with a cause."""
+        with self._commit() as sql:
+            sql.execute(
+                "UPDATE incoming SET estado = ?, causa = ?, settled_at = coalesce(?, settled_at), done = 1"
+                " WHERE id = ?",
+                (estado, None if causa is None else json.dumps(causa), at, deposit_id),
+            )
+
+    def deposit_posts(self, deposit_id: int | None = None) -> list[dict[str, Any]]:
+        query = "SELECT * FROM deposit_posts WHERE ?1 IS NULL OR deposit_id = ?1 ORDER BY id"
+        return [dict(row) for row in self._sql.execute(query, (deposit_id,))]
+
+    # --- Accounts
+
+    def add_account(self, empresa: str, cuenta: str, kind: str, fields: Mapping[str, Any]) -> bool:
+        """Register an account. False when it is there already."""
+        with self._commit() as sql:
+            there = sql.execute(
+                "SELECT removed FROM accounts WHERE empresa = ? AND cuenta = ?", (empresa, cuenta)
+            ).fetchone()
+            if there is not None and not there["removed"]:
+                return False
+            sql.execute(
+                "INSERT OR REPLACE INTO accounts (empresa, cuenta, kind, fields) VALUES (?, ?, ?, ?)",
+                (empresa, cuenta, kind, json.dumps(fields, default=str)),
+            )
+            return True
+
+    def remove_account(self, empresa: str, cuenta: str, kind: str) -> bool:
+        """Remove an account. False when there is none."""
+        with self._commit() as sql:
+            done = sql.execute(
+                "UPDATE accounts SET removed = 1 WHERE empresa = ? AND cuenta = ? AND kind = ? AND removed = 0",
+                (empresa, cuenta, kind),
+            )
+            return done.rowcount > 0
+
+    def accounts(self, empresa: str) -> list[dict[str, Any]]:
+        query = "SELECT cuenta, kind, fields FROM accounts WHERE empresa = ? AND removed = 0 ORDER BY cuenta"
+        return [dict(row) | {"fields": json.loads(row["fields"])} for row in self._sql.execute(query, (empresa,))]
+
     def open_steps(self) -> list[Due]:
         query = "SELECT id, order_id, due, step, attempts FROM steps WHERE done = 0 ORDER BY due, id"
         return [Due(**dict(row)) for row in self._sql.execute(query)]
@@ -213,7 +389,17 @@ def _first_id() -> int:
     return 1_000_000_000 + time.time_ns() // 1_000_000 % 1_000_000_000
 
 
-def _booked(row: sqlite3.Row) -> BookedOrder:
+def _table(*, incoming: bool) -> str:
+    return "incoming" if incoming else "orders"
+
+
+def _deposit(row: sqlite3.Row) -> Deposit:
+    known = dict(row)
+    post, attempts = json.loads(known.pop("post")), known.pop("attempts")
+    return Deposit(_booked(known), post, attempts)
+
+
+def _booked(row: sqlite3.Row | dict[str, Any]) -> BookedOrder:
     known = dict(row)
     known["fields"] = json.loads(known["fields"])
     known["causa"] = None if known["causa"] is None else json.loads(known["causa"])

@@ -1,14 +1,18 @@
 """What can happen to an order at the pretend STP, and how one says that it should.
 
-Three ways, the first that applies wins: a rule set through the control API, the cents of the amount, or "it settles".
+Four ways, the first that applies wins: a rule set through the control API, chance when faults are switched on, the
+cents of the amount, or "it settles".
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
-from typing import Final, Literal
+from typing import Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+Kind = TypeVar("Kind", bound=str)
 
 AnswerKind = Literal["normal", "lost", "500", "502", "403", "truncated", "garbage", "slow", "no-response", "id-as-text"]
 """How the request is answered: rightly, or in one of the ways in which an answer goes wrong.
@@ -79,6 +83,26 @@ PRESETS: Final[Mapping[str, Scenario]] = {
     "reorder": Scenario(steps=(_RETURNED, Step(estado="LQ", after=0.2))),
     "delay": Scenario(steps=(Step(estado="LQ", after=5.0),)),
     "callback-first": Scenario(callback_first=True),
+    "hide-a-while": Scenario(answer="lost", times=1, hidden_for=3.0, steps=(_SETTLED_UNSEEN,)),
+    "error-500": Scenario(answer="500", times=1),
+    "error-502": Scenario(answer="502", times=1, registers=False),
+    "error-403": Scenario(answer="403", times=1, registers=False),
+    "slow": Scenario(answer="slow", times=1),
+    "truncated": Scenario(answer="truncated", times=1),
+    "garbage": Scenario(answer="garbage", times=1),
+    "no-response": Scenario(answer="no-response", times=1),
+    "no-response-not-taken": Scenario(answer="no-response", times=1, registers=False),
+    "taken-yet-duplicate": Scenario(refuse=-1, text="Clave de rastreo duplicada"),
+    "undocumented": Scenario(refuse=-27, text="", registers=False),
+    "launder": Scenario(refuse=-200, text="Rechazada por PLD", registers=False),
+    "consults-only": Scenario(refuse=-30, text="Plataforma en modo de consulta", registers=False, times=1),
+    "twice": Scenario(steps=(Step(estado="LQ", times=2),)),
+    "unknown-status": Scenario(steps=(Step(estado="LQ", word="ZZ"), Step(estado="LQ", after=0.5))),
+    "unknown-key": Scenario(steps=(Step(estado="LQ", key="NADIE0000000000000000000000"), _SETTLED)),
+    "unseen": Scenario(steps=(_SETTLED_UNSEEN,)),
+    "unseen-cancel": Scenario(steps=(Step(estado="CN", report=False),)),
+    "unseen-return": Scenario(steps=(Step(estado="D", causa=1, report=False),)),
+    "contradict": Scenario(steps=(_SETTLED, Step(estado="CN", after=0.2))),
 }
 """Scenarios by name, for the control API."""
 
@@ -114,6 +138,61 @@ BY_CENTS: Final[Mapping[int, Scenario]] = {
     30: Scenario(refuse=-20, text="El monto es invalido", registers=False),
 }
 """What the cents of an amount choose. Cents that are not listed settle."""
+
+
+ConsultFault = Literal["500", "garbage", "limit", "lost"]
+CallbackFault = Literal["lost", "unheard", "late", "twice"]
+"""`lost`: the post does not arrive. `unheard`: it arrives and its answer does not; both are repeated. `late`: it waits
+up to two seconds. `twice`: it is posted once more although it was answered rightly."""
+
+
+class Faults(BaseModel):
+    """What goes wrong by chance: for each kind, the share of cases in which it does.
+
+    Orders: names of `PRESETS`, once per order. The same seed and the same order of requests go wrong alike.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    seed: int | None = None
+    orders: dict[str, float] = {}
+    consults: dict[ConsultFault, float] = {}
+    callbacks: dict[CallbackFault, float] = {}
+
+    def model_post_init(self, _: object) -> None:
+        self._chance = random.Random(self.seed)  # noqa: S311 (nothing secret hangs on it)
+
+    _chance: random.Random = PrivateAttr()
+
+    def order(self) -> Scenario | None:
+        """What goes wrong with one order, if anything. Raises `KeyError` for a name that no preset has."""
+        name = self._drawn(self.orders)
+        return None if name is None else PRESETS[name]
+
+    def known(self) -> None:
+        """Raises `KeyError` for a name that no preset has."""
+        for name in self.orders:
+            PRESETS[name]
+
+    def consult(self) -> ConsultFault | None:
+        return self._drawn(self.consults)
+
+    def callback(self) -> CallbackFault | None:
+        return self._drawn(self.callbacks)
+
+    def wait(self) -> float:
+        """How late something late is, in seconds."""
+        return self._chance.random() * 2
+
+    def _drawn(self, shares: Mapping[Kind, float]) -> Kind | None:
+        if not shares:
+            return None
+        point = self._chance.random()
+        for kind, share in shares.items():
+            point -= share
+            if point < 0:
+                return kind
+        return None
 
 
 class Rule(BaseModel):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -182,3 +182,28 @@ class StpSimulatorSettings(Settings):
 
     repeat_every: float = Field(default=1.0, gt=0)
     """Seconds before a callback that was not answered rightly is repeated; the pause grows."""
+
+    deposit_url: str | None = None
+    """Where incoming money is posted; unset: the callback URL with `deposits` for `order-status`."""
+
+    companies_file: Path | None = None
+    """JSON list of further companies: `empresa`, `public_key_file`, `accounts`, `callback_url`, `callback_secret`,
+    and where they differ `deposit_url`, `dialect`, `opening_balance`."""
+
+    opening_balance: int = Field(default=10**15, ge=0)
+    """Centavos on the company's account before the first order; an order beyond the balance is cancelled."""
+
+    key_again: bool = True
+    """Whether a tracking key is taken again on the next operation date, as STP seems to do."""
+
+    stp_to_stp: bool = True
+    """Whether orders to other accounts at STP are taken; otherwise they are refused with -31."""
+
+    consults_per_hour: int | None = Field(default=None, ge=1)
+    """How many consults are answered in an hour, per company; all of them when unset."""
+
+    page_size: int = Field(default=1000, ge=1)
+    """Orders on a page of conciliation."""
+
+    unanswered_deposit: Literal["confirm", "return"] = "confirm"
+    """What becomes of incoming money that was never answered rightly. STP documents neither."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from connectors.stp.fake import _Poster
+from connectors.stp.fake_companies import Poster
 from hub.testing import Completed, Failed, run
 
 SECRET = "a-secret-for-callbacks-in-tests"
@@ -150,7 +150,8 @@ async def test_a_status_is_told_under_one_id_wherever_the_callbacks_process_died
             sys.executable, "-c", CALLBACKS, str(port), str(told), env=environment, stderr=asyncio.subprocess.DEVNULL
         )
 
-    rail.simulator._poster = _Poster(f"http://127.0.0.1:{port}/stp/order-status", SECRET)
+    object.__setattr__(rail.simulator._settings, "repeat_every", 0.3)  # a process may take its time to come back
+    rail.simulator.company.status = Poster(f"http://127.0.0.1:{port}/stp/order-status", SECRET)
     first = await start()
     job = rail.job()
     await rail.worker.send_order(job)

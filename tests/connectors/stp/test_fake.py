@@ -115,13 +115,13 @@ async def test_the_book_survives_a_restart_and_posts_what_was_not_answered(rail,
 async def test_callbacks_are_repeated_until_they_are_answered_rightly(rail, eventually, monkeypatch):
     job = rail.job()
     posted = []
-    post = rail.simulator._poster.post
+    post = rail.simulator.company.status.post
 
     async def refused_at_first(body):
         posted.append(body)
         return (500, "no") if len(posted) < 4 else await post(body)
 
-    monkeypatch.setattr(rail.simulator._poster, "post", refused_at_first)
+    monkeypatch.setattr(rail.simulator.company.status, "post", refused_at_first)
     await rail.worker.send_order(job)
     await eventually(lambda: rail.engine.told(job.payment_id))
     await eventually(lambda: len(rail.simulator.book.callbacks()) == 4)
@@ -135,7 +135,7 @@ async def test_a_careless_receiver_gets_the_same_callback_twenty_times(rail, eve
     async def answered_wrongly(_):
         return 200, "ok"
 
-    monkeypatch.setattr(rail.simulator._poster, "post", answered_wrongly)
+    monkeypatch.setattr(rail.simulator.company.status, "post", answered_wrongly)
     object.__setattr__(rail.simulator._settings, "repeat_every", 0.001)
     await rail.worker.send_order(job)
     await eventually(lambda: len(rail.simulator.book.callbacks()) == 20)
