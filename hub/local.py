@@ -24,6 +24,7 @@ from hub.stack.plan import HubPlan, HubProcess, Preparation
 from hub.stack.state import Profile, StackState
 from hub.tokens import LocalIssuer, issuer_app
 from hub.zeebe.client import Deployment, open_engine
+from ledger.settings import APP_ROLE
 
 SERVICES: Final[Mapping[str, int]] = {"channel": 8100, "stp-callbacks": 8101, "ledger": 8102, "stp-simulator": 8103}
 """Default port of each HTTP service."""
@@ -124,6 +125,7 @@ class LocalHub:
         simulator = f"http://127.0.0.1:{state.ports['serve-stp-simulator']}"
         return {
             "PAYHUB_LEDGER_DATABASE_URL": state.address("postgres"),
+            "PAYHUB_LEDGER_ROLE": APP_ROLE,
             "PAYHUB_CHANNEL_ACCOUNT_SYSTEM_URL": f"http://127.0.0.1:{state.ports['work-ams']}/health/ready",
             "PAYHUB_TOKEN_JWKS_URL": f"http://127.0.0.1:{state.ports['issuer']}/jwks.json",
             "PAYHUB_STP_BASE_URL": simulator,

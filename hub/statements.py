@@ -119,13 +119,16 @@ async def _closed(connection: AsyncConnection[Any]) -> None:
 
 @asynccontextmanager
 async def open_statements(
-    url: str, size: int = 8, *, lock_timeout: str = "5s", statement_timeout: str = "10s"
+    url: str, size: int = 8, *, lock_timeout: str = "5s", statement_timeout: str = "10s", role: str | None = None
 ) -> AsyncIterator[Statements]:
     """Up to `size` connections to the database of this SQLAlchemy URL, closed on leaving.
 
     `lock_timeout`, `statement_timeout`: PostgreSQL's, so that nothing waits for ever; `0` for no limit.
+    `role`: work with the rights of this role, of which the URL's user must be a member.
     """
     limits = f"-c lock_timeout={lock_timeout} -c statement_timeout={statement_timeout}"
+    if role is not None:
+        limits += f" -c role={role}"
     statements = Statements(_conninfo(url, limits), size)
     try:
         yield statements

@@ -20,6 +20,7 @@ from ledger.book import Ledger
 from ledger.model import AccountRef
 from ledger.queries import LedgerQueries
 from ledger.seed import Seed, seed
+from ledger.settings import APP_ROLE
 
 
 def mxn(amount: str) -> Money:
@@ -94,7 +95,7 @@ def own_url(database_server: str, template: str) -> str:
 
 @asynccontextmanager
 async def _opened(url: str, name: str) -> AsyncIterator[Bank]:
-    async with open_statements(url, 16) as statements, open_database(url, 1) as engine:
+    async with open_statements(url, 16, role=APP_ROLE) as statements, open_database(url, 1) as engine:
         yield Bank(name, url, Ledger(statements), LedgerQueries(statements), engine)
 
 

@@ -21,6 +21,10 @@ APPEND_ONLY = {
     "outbox": "payload",
     "tariff": "valid_from",
     "tariff_band": "fixed",
+    "chain_block": "hash",
+    "snapshot": "debits",
+    "snapshot_run": "taken_at",
+    "rebuilt_balance": "reason",
 }
 NEVER_REMOVED = ("balance", "hold_state")
 ANOTHER_LEG = "INSERT INTO ledger.posting SELECT txn_id, 9, dr_account, {}, 9, 1, 9, 1 FROM ledger.posting LIMIT 1"
@@ -65,6 +69,62 @@ def test_a_truncate_is_refused(connection, table):
 def test_a_session_that_switches_ordinary_triggers_off_is_refused_too(connection, table):
     connection.execute("SET session_replication_role = replica")
     refused(connection, f"DELETE FROM ledger.{table}")
+
+
+# --- The same once more by grants, for the role that the hub works as: it does not even come to the triggers.
+
+
+@pytest.fixture
+def app(connection):
+    connection.execute("SET ROLE payhub_ledger_app")
+    return connection
+
+
+def not_permitted(connection: psycopg.Connection, statement: str) -> None:
+    with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"permission denied|must be owner"):
+        connection.execute(statement.encode())
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY)
+def test_the_hubs_role_may_not_update(app, table):
+    not_permitted(app, f"UPDATE ledger.{table} SET {APPEND_ONLY[table]} = {APPEND_ONLY[table]}")
+
+
+@pytest.mark.parametrize("table", [*APPEND_ONLY, *NEVER_REMOVED])
+def test_the_hubs_role_may_not_delete_or_truncate_or_switch_guards_off(app, table):
+    not_permitted(app, f"DELETE FROM ledger.{table}")
+    not_permitted(app, f"TRUNCATE ledger.{table} CASCADE")
+    not_permitted(app, f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
+    not_permitted(app, f"DROP TABLE ledger.{table} CASCADE")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE ledger.balance SET account_id = 0",
+        "UPDATE ledger.balance SET side = 'D'",
+        "UPDATE ledger.hold_state SET amount = 1",
+        "UPDATE ledger.hold_state SET from_account = 1",
+        "UPDATE ledger.account_identifier SET account_id = 1",
+        "INSERT INTO ledger.rebuilt_balance (account_id, was, became, reason) VALUES (1, '{}', '{}', 'x')",
+        "INSERT INTO ledger.alembic_version VALUES ('x')",
+        "CREATE TABLE ledger.mine ()",
+        "CREATE OR REPLACE FUNCTION ledger.refuse_change() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "SET session_replication_role = replica",
+    ],
+)
+def test_the_hubs_role_may_not_do_what_the_book_never_does(app, statement):
+    not_permitted(app, statement)
+
+
+def test_the_hubs_role_may_read_and_append_everywhere_else_and_owns_nothing(app):
+    rows = app.execute(
+        "SELECT c.relname, has_table_privilege('payhub_ledger_app', c.oid, 'SELECT') AND "
+        "has_table_privilege('payhub_ledger_app', c.oid, 'INSERT'), pg_get_userbyid(c.relowner) "
+        "FROM pg_class c WHERE c.relnamespace = 'ledger'::regnamespace AND c.relkind = 'r'"
+    ).fetchall()
+    assert {name for name, granted, _ in rows if not granted} == {"alembic_version", "rebuilt_balance"}
+    assert "payhub_ledger_app" not in {owner for _, _, owner in rows}
 
 
 def test_every_table_of_the_book_is_guarded_or_known_to_change(connection):
