@@ -1,4 +1,5 @@
 """The verbs of the book. Each call is one statement, one round trip and one transaction: all of it or nothing.
+(A dry run is three: the transaction is rolled back.)
 
 Every verb takes an operation id of the caller's. The same id with the same input answers the first receipt again and
 writes nothing; with other input it raises `DuplicateOperation`. A refusal is not remembered: the same operation may
@@ -8,7 +9,8 @@ succeed later, when the account has funds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final, Literal, LiteralString
 
@@ -22,6 +24,7 @@ from ledger.model import (
     REFUSALS,
     AccountRef,
     AmountNotAllowed,
+    Condition,
     InsufficientFunds,
     Leg,
     PolicyAction,
@@ -33,13 +36,23 @@ from ledger.model import (
 _ANSWER: Final = "SELECT refusal, detail, txn_id, booked_at, replayed FROM ledger."
 _PLACE_HOLD: Final = (
     _ANSWER + "place_hold(%(book)s, %(operation)s, %(account)s, %(asset)s, %(amount)s, %(fee)s, "
-    "%(lifetime)s::interval, %(reference)s, %(actor)s)"
+    "%(lifetime)s::interval, %(reference)s, %(actor)s, %(if_accounts)s::text[], %(if_assets)s::text[], "
+    "%(if_available)s::bigint[], %(if_versions)s::bigint[])"
 )
-_CAPTURE: Final = _ANSWER + "capture_hold(%(book)s, %(hold)s, %(operation)s, %(to)s, %(actor)s)"
+_CAPTURE: Final = (
+    _ANSWER + "capture_hold(%(book)s, %(hold)s, %(operation)s, %(to)s, %(asset)s, %(amount)s::bigint, %(final)s, "
+    "%(actor)s)"
+)
+_RENEW: Final = _ANSWER + "renew_hold(%(book)s, %(hold)s, %(operation)s, %(lifetime)s::interval, %(actor)s)"
 _RELEASE: Final = _ANSWER + "release_hold(%(book)s, %(hold)s, %(operation)s, %(actor)s)"
 _POST: Final = (
     _ANSWER + "post(%(book)s, %(operation)s, %(kind)s, %(debits)s::text[], %(credits)s::text[], %(assets)s::text[], "
     "%(amounts)s::bigint[], %(reference)s, %(reason)s, %(effective_at)s::timestamptz, %(actor)s, NULL)"
+)
+_POST_IF: Final = (
+    _ANSWER + "post_if(%(book)s, %(operation)s, %(kind)s, %(debits)s::text[], %(credits)s::text[], "
+    "%(assets)s::text[], %(amounts)s::bigint[], %(reference)s, %(reason)s, %(effective_at)s::timestamptz, %(actor)s, "
+    "NULL, %(if_accounts)s::text[], %(if_assets)s::text[], %(if_available)s::bigint[], %(if_versions)s::bigint[])"
 )
 _REVERSE: Final = (
     _ANSWER
@@ -102,18 +115,20 @@ class Ledger:
         *,
         lifetime: timedelta | None = None,
         reference: str | None = None,
+        conditions: Sequence[Condition] = (),
+        dry_run: bool = False,
     ) -> Receipt:
         """Set `principal` plus `fee` aside. Without `lifetime` time never frees it, which is what a payment needs: its
-        money may have left. `reference` is the payment id.
+        money may have left. `reference` is the payment id. `dry_run`: the same answer, and nothing is written.
 
         Raises `UnknownAccount`, `AccountClosed`, `AccountFrozen`, `CurrencyMismatch`, `InsufficientFunds`,
-        `AmountNotAllowed`, `DuplicateOperation`.
+        `AmountNotAllowed`, `DuplicateOperation`, `ConditionUnmet`.
         """
         _positive(principal)
         fee = Money.zero(principal.currency) if fee is None else fee
-        if fee.minor < 0 or (lifetime is not None and not timedelta(0) < lifetime <= MAX_HOLD):
-            raise ValueError(f"a fee is not negative, and a lifetime lies between nothing and {MAX_HOLD.days} days")
-        return await self._book(
+        if fee.minor < 0:
+            raise ValueError("a fee is not negative")
+        return await (self._dry_run if dry_run else self._book)(
             "hold",
             _PLACE_HOLD,
             {
@@ -123,26 +138,75 @@ class Ledger:
                 "asset": asset_of(principal.currency),
                 "amount": (principal + fee).minor,
                 "fee": fee.minor,
-                "lifetime": lifetime,
+                "lifetime": _checked_lifetime(lifetime),
                 "reference": reference,
+                "actor": self._actor,
+                **_conditions(conditions),
+            },
+        )
+
+    async def capture(
+        self,
+        book: str,
+        hold: str,
+        operation: str,
+        to: AccountRef,
+        amount: Money | None = None,
+        *,
+        final: bool = True,
+    ) -> Receipt:
+        """Pay the hold placed by operation `hold`: its principal to `to`, its fee to fee income, in one transaction.
+
+        `amount`: only so much of the principal, which must not be more than is left of it. What remains is freed when
+        `final`, and otherwise stays held for another capture. The fee is taken whole by the final capture, however
+        little that one pays, and by no other; a hold that ends without one costs nothing. A capture of the last of the
+        principal is final in any case.
+
+        Raises `HoldUnknown`, `HoldFinal`, `HoldExpired`, `AmountNotAllowed`, `UnknownAccount`, `CurrencyMismatch`,
+        `SameAccount`, `AccountClosed`, `AccountFrozen` (all of the credited account), `DuplicateOperation`.
+        """
+        if amount is None and not final:
+            raise ValueError("a capture that is not final names its amount")
+        if amount is not None:
+            _positive(amount)
+        return await self._book(
+            "capture",
+            _CAPTURE,
+            {
+                "book": book,
+                "hold": hold,
+                "operation": _checked(operation),
+                "to": str(to),
+                "asset": None if amount is None else asset_of(amount.currency),
+                "amount": None if amount is None else amount.minor,
+                "final": final,
                 "actor": self._actor,
             },
         )
 
-    async def capture(self, book: str, hold: str, operation: str, to: AccountRef) -> Receipt:
-        """Pay the hold placed by operation `hold`: its principal to `to`, its fee to fee income, in one transaction.
+    async def renew_hold(self, book: str, hold: str, operation: str, lifetime: timedelta) -> Receipt:
+        """Let the open hold placed by operation `hold` live `lifetime` from now, never less than it would have.
 
-        Raises `HoldUnknown`, `HoldFinal`, `HoldExpired`, `UnknownAccount`, `CurrencyMismatch`, `SameAccount`,
-        `AccountClosed`, `AccountFrozen` (all of the credited account), `DuplicateOperation`.
+        For a payment whose outcome is open, so that no expiry frees money that may have left. A hold without a lifetime
+        keeps having none. Raises `HoldUnknown`, `HoldFinal`, `HoldExpired`, `DuplicateOperation`.
         """
         return await self._book(
-            "capture",
-            _CAPTURE,
-            {"book": book, "hold": hold, "operation": _checked(operation), "to": str(to), "actor": self._actor},
+            "renew",
+            _RENEW,
+            {
+                "book": book,
+                "hold": hold,
+                "operation": _checked(operation),
+                "lifetime": _checked_lifetime(lifetime),
+                "actor": self._actor,
+            },
         )
 
     async def release(self, book: str, hold: str, operation: str) -> Receipt:
-        """Free the hold placed by operation `hold`. Raises `HoldUnknown`, `HoldFinal`, `DuplicateOperation`."""
+        """Free what is left of the hold placed by operation `hold`.
+
+        Raises `HoldUnknown`, `HoldFinal`, `DuplicateOperation`.
+        """
         return await self._book(
             "release",
             _RELEASE,
@@ -159,11 +223,14 @@ class Ledger:
         reference: str | None = None,
         reason: str | None = None,
         effective_at: datetime | None = None,
+        conditions: Sequence[Condition] = (),
+        dry_run: bool = False,
     ) -> Receipt:
         """Book all `legs` in one transaction or none. `effective_at` (with a zone) is the value date, now by default.
+        `dry_run`: the same answer, and nothing is written. An adjustment needs a `reason`.
 
         Raises `UnknownAccount`, `CurrencyMismatch`, `SameAccount`, `AccountClosed`, `AccountFrozen`,
-        `InsufficientFunds`, `AmountNotAllowed`, `DuplicateOperation`.
+        `InsufficientFunds`, `AmountNotAllowed`, `DuplicateOperation`, `ConditionUnmet`.
         """
         for leg in legs:
             _positive(leg.amount)
@@ -171,9 +238,9 @@ class Ledger:
             raise ValueError(f"a transaction has 1 to {_MAX_LEGS} legs")
         if kind == "adjust" and not reason:
             raise ValueError("an adjustment needs a reason")
-        return await self._book(
+        return await (self._dry_run if dry_run else self._book)(
             "post",
-            _POST,
+            _POST_IF if conditions else _POST,
             {
                 "book": book,
                 "operation": _checked(operation),
@@ -186,6 +253,7 @@ class Ledger:
                 "reason": reason,
                 "effective_at": _with_zone(effective_at),
                 "actor": self._actor,
+                **_conditions(conditions),
             },
         )
 
@@ -201,8 +269,8 @@ class Ledger:
     ) -> Receipt:
         """Book the mirror image of what `original_operation` (a post, a capture or an adjustment) booked, naming it.
 
-        Once per original. What a capture freed of its hold stays free: the money returns to the payer's balance. Without
-        `reference` it stands under the original's. `effective_at` (with a zone) is the value date, now by default.
+        Once per original. A captured hold stays ended: its money returns to the payer's balance. Without `reference` it
+        stands under the original's. `effective_at` (with a zone) is the value date, now by default.
 
         Raises `TransactionUnknown`, `NotReversible`, `AlreadyReversed`, `AccountClosed`, `AccountFrozen`,
         `InsufficientFunds` when who received the money has spent it, `AmountNotAllowed`, `DuplicateOperation`.
@@ -263,22 +331,41 @@ class Ledger:
 
     async def _book(self, verb: str, statement: LiteralString, values: Mapping[str, Any]) -> Receipt:
         failpoint(f"ledger.{verb}.before-commit")
-        _, _, transaction, booked_at, replayed = await self._call(statement, values)
+        receipt = _receipt(await self._call(statement, values))
         failpoint(f"ledger.{verb}.after-commit")
-        return Receipt(transaction, booked_at, replayed)
+        return receipt
+
+    async def _dry_run(self, _: str, statement: LiteralString, values: Mapping[str, Any]) -> Receipt:
+        async with self._statements.connection() as connection:
+            with _nets():
+                async with connection.transaction(force_rollback=True):
+                    (answer,) = await (await connection.execute(statement, values)).fetchall()
+        raise_refusal(answer[0], answer[1])
+        return _receipt(answer)
 
     async def _call(self, statement: LiteralString, values: Mapping[str, Any]) -> Any:
-        try:
+        with _nets():
             (row,) = await self._statements.rows(statement, values)
-        except psycopg.errors.CheckViolation as error:
-            # The nets below the functions' own checks: a table's floor, and the largest amount a balance can hold.
-            if error.diag.table_name == "balance":
-                raise InsufficientFunds("the floor of an account") from error
-            raise
-        except psycopg.errors.NumericValueOutOfRange as error:
-            raise AmountNotAllowed("a balance would exceed what it can hold") from error
         raise_refusal(row[0], row[1])
         return row
+
+
+@contextmanager
+def _nets() -> Iterator[None]:
+    """The nets below the functions' own checks: a table's floor, and the largest amount a balance can hold."""
+    try:
+        yield
+    except psycopg.errors.CheckViolation as error:
+        if error.diag.table_name == "balance":
+            raise InsufficientFunds("the floor of an account") from error
+        raise
+    except psycopg.errors.NumericValueOutOfRange as error:
+        raise AmountNotAllowed("a balance would exceed what it can hold") from error
+
+
+def _receipt(answer: Any) -> Receipt:
+    _, _, transaction, booked_at, replayed = answer
+    return Receipt(transaction, booked_at, replayed)
 
 
 def raise_refusal(refusal: str | None, detail: str | None) -> None:
@@ -291,6 +378,24 @@ def _checked(operation: str) -> str:
     if not _OPERATION.fullmatch(operation) or operation.startswith("expire:"):
         raise ValueError("an operation id is 1 to 200 printable ASCII characters and does not begin with 'expire:'")
     return operation
+
+
+def _checked_lifetime(lifetime: timedelta | None) -> timedelta | None:
+    if lifetime is not None and not timedelta(0) < lifetime <= MAX_HOLD:
+        raise ValueError(f"a lifetime lies between nothing and {MAX_HOLD.days} days")
+    return lifetime
+
+
+def _conditions(conditions: Sequence[Condition]) -> dict[str, list[Any] | None]:
+    if not conditions:
+        return {"if_accounts": None, "if_assets": None, "if_available": None, "if_versions": None}
+    least = [one.available_at_least for one in conditions]
+    return {
+        "if_accounts": [str(one.account) for one in conditions],
+        "if_assets": [asset_of(one.currency) for one in conditions],
+        "if_available": [None if amount is None else amount.minor for amount in least],
+        "if_versions": [one.version for one in conditions],
+    }
 
 
 def _with_zone(moment: datetime | None) -> datetime | None:

@@ -43,7 +43,7 @@ class AccountKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChartLine:
-    """One line of the chart: a kind of account, its side, its floor in minor units (`None`: unbounded)."""
+    """One line of the chart every book starts with: a kind, its side, its floor in minor units (`None`: unbounded)."""
 
     kind: AccountKind
     side: Side
@@ -109,8 +109,33 @@ class Leg:
 
 
 @dataclass(frozen=True, slots=True)
+class Condition:
+    """What must hold of an account, in the moment of booking and before it, for an operation to be done at all.
+
+    Raises `ValueError` when nothing is asked, or an amount of another currency.
+    """
+
+    account: AccountRef
+    currency: str
+    available_at_least: Money | None = None
+    """Booked less held, whatever the account's floor is."""
+
+    version: int | None = None
+    """Exactly this sequence, as `Balance.sequence` told it: nothing was posted on the account since."""
+
+    def __post_init__(self) -> None:
+        if self.available_at_least is None and self.version is None:
+            raise ValueError("a condition asks for an available amount or a version")
+        if self.available_at_least is not None and self.available_at_least.currency != self.currency:
+            raise ValueError("an available amount is in the account's currency")
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
-    """What an operation wrote, or had written before (`replayed`). But for that flag a repeat gets the same receipt."""
+    """What an operation wrote, or had written before (`replayed`). But for that flag a repeat gets the same receipt.
+
+    Of a dry run it is what would have been written; its number will never be a transaction's.
+    """
 
     transaction: int
     booked_at: datetime

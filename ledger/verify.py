@@ -121,16 +121,23 @@ _CHECKS: Final = {
         SELECT s.hold_id IS NULL OR s.amount <> h.amount OR s.from_account <> h.from_account
                OR s.captured + s.released > h.amount
                OR s.captured <> coalesce(c.captured, 0)
-               OR (s.released > 0) <> (f.freed = 1) OR f.freed > 1 AS broken, h.id AS place,
+               OR (s.released > 0) <> (f.freed = 1) OR f.freed > 1 OR f.given <> s.released AS broken, h.id AS place,
                format('hold %s: amount %s, captured %s, released %s; postings captured %s, %s releases', h.id, h.amount,
                       s.captured, s.released, coalesce(c.captured, 0), f.freed) AS what
           FROM ledger.hold h LEFT JOIN ledger.hold_state s ON s.hold_id = h.id
           LEFT JOIN (SELECT t.hold_id, sum(p.amount) AS captured
                        FROM ledger.txn t JOIN ledger.posting p ON p.txn_id = t.id
                       WHERE t.kind = 'capture' GROUP BY t.hold_id) c ON c.hold_id = h.id
-          LEFT JOIN (SELECT h.id, count(t.id) AS freed FROM ledger.hold h
-                       LEFT JOIN ledger.txn t ON t.hold_id = h.id AND t.kind IN ('void', 'expire') GROUP BY h.id) f
+          LEFT JOIN (SELECT h.id, count(t.id) AS freed, sum(t.hold_freed) AS given FROM ledger.hold h
+                       LEFT JOIN ledger.txn t ON t.hold_id = h.id AND (t.kind IN ('void', 'expire') OR t.hold_freed > 0)
+                      GROUP BY h.id) f
             ON f.id = h.id""",
+    "holds end when they and their renewals say": """
+        SELECT s.expires_at IS DISTINCT FROM greatest(h.expires_at, r.until) AS broken, h.id AS place,
+               format('hold %s: ends %s, its renewals say %s', h.id, s.expires_at, greatest(h.expires_at, r.until)) AS what
+          FROM ledger.hold h JOIN ledger.hold_state s ON s.hold_id = h.id
+          LEFT JOIN (SELECT t.hold_id, max(t.hold_until) AS until FROM ledger.txn t WHERE t.kind = 'renew'
+                      GROUP BY t.hold_id) r ON r.hold_id = h.id""",
     "no account is below its floor": """
         SELECT coalesce(CASE b.side WHEN 'C' THEN b.credits - b.debits ELSE b.debits - b.credits END::numeric
                         - b.hold_out < b.floor, false) AS broken, b.account_id AS place,

@@ -341,3 +341,318 @@ BEGIN
                             v_legs.amounts, coalesce(p_reference, v_original.ext_ref), p_reason, p_effective_at, p_actor, NULL,
                             v_original.id, false, NULL, NULL, NULL, NULL);
 END $$;
+
+-- Set money of an account aside. p_amount includes p_fee. p_lifetime NULL: until captured or released, never by time.
+DROP FUNCTION ledger.place_hold(text, text, text, text, bigint, bigint, interval, text, text);
+CREATE FUNCTION ledger.place_hold(
+    p_book text, p_operation text, p_account text, p_asset text, p_amount bigint, p_fee bigint, p_lifetime interval,
+    p_reference text, p_actor text, p_if_accounts text[], p_if_assets text[], p_if_available bigint[],
+    p_if_versions bigint[]) RETURNS ledger.answer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_hash   bytea := sha256(convert_to(CASE WHEN p_if_accounts IS NULL
+        THEN jsonb_build_array('hold', p_account, p_asset, p_amount, p_fee, p_lifetime, p_reference)
+        ELSE jsonb_build_array('hold', p_account, p_asset, p_amount, p_fee, p_lifetime, p_reference, p_if_accounts,
+                               p_if_assets, p_if_available, p_if_versions) END::text, 'UTF8'));
+    v_book   bigint;
+    v_from   record;
+    v_if     record;
+    v_if_ids bigint[] := '{}';
+    v_answer ledger.answer;
+    v_until  timestamptz := clock_timestamp() + p_lifetime;
+BEGIN
+    -- Apart, so that the account is always looked for inside the book, however few books there are when plans are made.
+    SELECT k.id INTO v_book FROM ledger.book k WHERE k.code = p_book;
+    IF p_if_accounts IS NOT NULL THEN
+        FOR i IN 1 .. cardinality(p_if_accounts) LOOP
+            SELECT f.* INTO v_if FROM ledger.account_at(v_book, p_if_accounts[i], p_if_assets[i]) f;
+            IF v_if.refusal IS NOT NULL THEN
+                v_answer := ledger.earlier(v_book, p_operation, v_hash);
+                IF v_answer.txn_id IS NULL THEN
+                    v_answer := ledger.refused(v_if.refusal, 'condition');
+                END IF;
+                RETURN v_answer;
+            END IF;
+            v_if_ids := v_if_ids || v_if.account_id;
+        END LOOP;
+        PERFORM 1 FROM ledger.balance b
+          WHERE b.account_id = (ledger.account_at(v_book, p_account, p_asset)).account_id
+             OR b.account_id = ANY (v_if_ids)
+          ORDER BY b.account_id FOR NO KEY UPDATE;
+    END IF;
+    SELECT b.* INTO v_from
+      FROM ledger.account a JOIN ledger.balance b ON b.account_id = a.id
+     WHERE a.book_id = v_book AND a.kind = split_part(p_account, ':', 1) AND a.owner_id = ledger.owner_of(p_account)
+       AND a.asset = p_asset AND a.shard = 0
+       FOR NO KEY UPDATE OF b;
+    IF NOT FOUND THEN
+        v_answer := ledger.earlier(v_book, p_operation, v_hash);
+        IF v_answer.txn_id IS NULL THEN
+            v_answer := ledger.refused((ledger.account_at(v_book, p_account, p_asset)).refusal, 'debit');
+        END IF;
+        RETURN v_answer;
+    END IF;
+    v_answer := ledger.earlier(v_book, p_operation, v_hash);
+    IF v_answer.txn_id IS NOT NULL THEN
+        RETURN v_answer;
+    ELSIF v_from.side <> 'C' THEN
+        RAISE EXCEPTION 'holds are placed on credit-side accounts' USING ERRCODE = 'invalid_parameter_value';
+    ELSIF v_from.closed THEN
+        RETURN ledger.refused('account-closed', 'debit');
+    ELSIF v_from.debits_frozen THEN
+        RETURN ledger.refused('account-frozen', 'debit');
+    ELSIF v_from.floor IS NOT NULL
+        AND v_from.credits::numeric - v_from.debits - v_from.hold_out - p_amount < v_from.floor THEN
+        RETURN ledger.refused('insufficient-funds', 'debit');
+    END IF;
+    IF p_if_accounts IS NOT NULL THEN
+        v_answer := ledger.unmet(v_if_ids, p_if_available, p_if_versions);
+        IF v_answer.refusal IS NOT NULL THEN
+            RETURN v_answer;
+        END IF;
+    END IF;
+
+    INSERT INTO ledger.txn (book_id, idem_key, idem_hash, kind, ext_ref, actor)
+    VALUES (v_book, p_operation, v_hash, 'hold', p_reference, p_actor)
+        ON CONFLICT (book_id, idem_key) DO NOTHING RETURNING id, booked_at INTO v_answer.txn_id, v_answer.booked_at;
+    IF NOT FOUND THEN
+        RETURN ledger.earlier(v_book, p_operation, v_hash);
+    END IF;
+    UPDATE ledger.balance SET hold_out = hold_out + p_amount WHERE account_id = v_from.account_id;
+    INSERT INTO ledger.hold (id, from_account, asset, amount, fee, expires_at)
+    VALUES (v_answer.txn_id, v_from.account_id, p_asset, p_amount, p_fee, v_until);
+    INSERT INTO ledger.hold_state (hold_id, from_account, amount, expires_at)
+    VALUES (v_answer.txn_id, v_from.account_id, p_amount, v_until);
+    INSERT INTO ledger.outbox (topic, key, txn_id) VALUES ('ledger.hold', coalesce(p_reference, p_operation), v_answer.txn_id);
+    v_answer.replayed := false;
+    RETURN v_answer;
+END $$;
+
+-- Pay out a hold, or p_amount of its principal, to p_to (NULL: all that is left of the principal).
+-- p_final frees what is left after it; without it the rest stays held for another capture. A capture of the last of the
+-- principal is final in any case. The fee goes to fee income, whole, with the final capture and only then.
+-- A payer frozen or closed after the hold does not stop it: the hold was the bank's promise.
+DROP FUNCTION ledger.capture_hold(text, text, text, text, text);
+CREATE FUNCTION ledger.capture_hold(
+    p_book text, p_hold_operation text, p_operation text, p_to text, p_asset text, p_amount bigint, p_final boolean,
+    p_actor text) RETURNS ledger.answer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_hash        bytea := sha256(convert_to(CASE WHEN p_amount IS NULL
+        THEN jsonb_build_array('capture', p_hold_operation, p_to)
+        ELSE jsonb_build_array('capture', p_hold_operation, p_to, p_asset, p_amount, p_final) END::text, 'UTF8'));
+    v_hold        record;
+    v_to          record;
+    v_state       record;
+    v_answer      ledger.answer;
+    v_refusal     text;
+    v_left        bigint; -- of the principal
+    v_amount      bigint;
+    v_final       boolean;
+    v_fee         bigint; -- that this capture takes
+    v_freed       bigint; -- that this capture gives back
+    v_fee_account bigint;
+    v_payer_seq   bigint;
+    v_payer_after bigint;
+    v_to_seq      bigint;
+    v_to_after    bigint;
+    v_fee_seq     bigint;
+    v_fee_after   bigint;
+BEGIN
+    SELECT h.id, h.from_account, h.asset, h.amount, h.fee, s.final, s.captured, s.released, s.expires_at, t.book_id, t.ext_ref
+      INTO v_hold
+      FROM ledger.book k
+      JOIN ledger.txn t ON t.book_id = k.id AND t.idem_key = p_hold_operation
+      JOIN ledger.hold h ON h.id = t.id
+      JOIN ledger.hold_state s ON s.hold_id = h.id
+     WHERE k.code = p_book
+       FOR NO KEY UPDATE OF s;
+    IF NOT FOUND THEN
+        RETURN ledger.refused('hold-unknown', p_hold_operation);
+    END IF;
+    v_answer := ledger.earlier(v_hold.book_id, p_operation, v_hash);
+    IF v_answer.txn_id IS NOT NULL THEN
+        RETURN v_answer;
+    ELSIF v_hold.final THEN
+        RETURN ledger.refused('hold-final', CASE WHEN v_hold.captured > 0 THEN 'captured' ELSE 'released' END);
+    ELSIF v_hold.expires_at <= clock_timestamp() THEN
+        RETURN ledger.refused('hold-expired', p_hold_operation);
+    ELSIF p_asset <> v_hold.asset THEN
+        RETURN ledger.refused('currency-mismatch', 'hold');
+    END IF;
+    v_left := v_hold.amount - v_hold.fee - v_hold.captured;
+    v_amount := coalesce(p_amount, v_left);
+    IF v_amount > v_left THEN
+        RETURN ledger.refused('amount-not-allowed', 'hold');
+    END IF;
+    v_final := p_final OR v_amount = v_left;
+    v_fee := CASE WHEN v_final THEN v_hold.fee ELSE 0 END;
+    v_freed := CASE WHEN v_final THEN v_left - v_amount ELSE 0 END;
+    SELECT f.* INTO v_to FROM ledger.find_account(v_hold.book_id, p_to, v_hold.asset) f;
+    IF v_to.refusal IS NULL AND v_to.account_id = v_hold.from_account THEN
+        RETURN ledger.refused('same-account', NULL);
+    END IF;
+    IF v_fee > 0 THEN
+        SELECT f.account_id, f.refusal INTO v_fee_account, v_refusal
+          FROM ledger.find_account(v_hold.book_id, 'fee-income', v_hold.asset) f;
+        IF v_refusal IS NULL AND v_fee_account = v_to.account_id THEN
+            RETURN ledger.refused('same-account', 'fee-income');
+        END IF;
+    END IF;
+    IF v_to.refusal IS NOT NULL AND v_refusal IS NULL THEN
+        SELECT f.* INTO v_to FROM ledger.open_on_first_use(v_hold.book_id, p_to, v_hold.asset) f;
+    END IF;
+    IF v_to.refusal IS NOT NULL THEN
+        RETURN ledger.refused(v_to.refusal, 'credit');
+    ELSIF v_refusal IS NOT NULL THEN
+        RETURN ledger.refused(v_refusal, 'fee-income');
+    END IF;
+    PERFORM 1 FROM ledger.balance b
+      WHERE b.account_id IN (v_hold.from_account, CASE WHEN v_to.shared THEN v_hold.from_account ELSE v_to.account_id END)
+      ORDER BY b.account_id FOR NO KEY UPDATE;
+    SELECT b.closed, b.credits_frozen INTO v_state FROM ledger.balance b WHERE b.account_id = v_to.account_id;
+    IF v_state.closed THEN
+        RETURN ledger.refused('account-closed', 'credit');
+    ELSIF v_state.credits_frozen THEN
+        RETURN ledger.refused('account-frozen', 'credit');
+    END IF;
+
+    INSERT INTO ledger.txn (book_id, idem_key, idem_hash, kind, ext_ref, actor, hold_id, hold_freed)
+    VALUES (v_hold.book_id, p_operation, v_hash, 'capture', v_hold.ext_ref, p_actor, v_hold.id, nullif(v_freed, 0))
+        ON CONFLICT (book_id, idem_key) DO NOTHING RETURNING id, booked_at INTO v_answer.txn_id, v_answer.booked_at;
+    IF NOT FOUND THEN
+        RETURN ledger.earlier(v_hold.book_id, p_operation, v_hash);
+    END IF;
+    UPDATE ledger.hold_state SET captured = captured + v_amount + v_fee, released = v_freed WHERE hold_id = v_hold.id;
+    INSERT INTO ledger.outbox (topic, key, txn_id)
+    VALUES ('ledger.capture', coalesce(v_hold.ext_ref, p_operation), v_answer.txn_id);
+    SELECT m.seq, m.after INTO v_payer_seq, v_payer_after
+      FROM ledger.move(v_hold.from_account, v_amount + v_fee, 0, CASE WHEN v_fee > 0 THEN 2 ELSE 1 END,
+                       v_amount + v_fee + v_freed) m;
+    IF v_fee > 0 AND v_to.shared AND v_fee_account < v_to.account_id THEN
+        SELECT m.seq, m.after INTO v_fee_seq, v_fee_after FROM ledger.move(v_fee_account, 0, v_fee, 1, 0) m;
+    END IF;
+    SELECT m.seq, m.after INTO v_to_seq, v_to_after FROM ledger.move(v_to.account_id, 0, v_amount, 1, 0) m;
+    IF v_fee > 0 AND v_fee_seq IS NULL THEN
+        SELECT m.seq, m.after INTO v_fee_seq, v_fee_after FROM ledger.move(v_fee_account, 0, v_fee, 1, 0) m;
+    END IF;
+    INSERT INTO ledger.posting (txn_id, leg, dr_account, cr_account, asset, amount, dr_seq, dr_after, cr_seq, cr_after)
+    SELECT v_answer.txn_id, 1, v_hold.from_account, v_to.account_id, v_hold.asset, v_amount,
+           v_payer_seq - CASE WHEN v_fee > 0 THEN 1 ELSE 0 END, v_payer_after + v_fee, v_to_seq, v_to_after
+    UNION ALL
+    SELECT v_answer.txn_id, 2, v_hold.from_account, v_fee_account, v_hold.asset, v_fee,
+           v_payer_seq, v_payer_after, v_fee_seq, v_fee_after
+     WHERE v_fee > 0;
+    v_answer.replayed := false;
+    RETURN v_answer;
+END $$;
+
+-- Free what is left of a hold without paying. Once only.
+CREATE OR REPLACE FUNCTION ledger.release_hold(p_book text, p_hold_operation text, p_operation text, p_actor text)
+RETURNS ledger.answer LANGUAGE plpgsql AS $$
+DECLARE
+    v_hash   bytea := sha256(convert_to(jsonb_build_array('void', p_hold_operation)::text, 'UTF8'));
+    v_hold   record;
+    v_answer ledger.answer;
+BEGIN
+    SELECT s.*, t.book_id, t.ext_ref INTO v_hold
+      FROM ledger.book k
+      JOIN ledger.txn t ON t.book_id = k.id AND t.idem_key = p_hold_operation
+      JOIN ledger.hold_state s ON s.hold_id = t.id
+     WHERE k.code = p_book
+       FOR NO KEY UPDATE OF s;
+    IF NOT FOUND THEN
+        RETURN ledger.refused('hold-unknown', p_hold_operation);
+    END IF;
+    PERFORM 1 FROM ledger.balance b WHERE b.account_id = v_hold.from_account FOR NO KEY UPDATE;
+    v_answer := ledger.earlier(v_hold.book_id, p_operation, v_hash);
+    IF v_answer.txn_id IS NOT NULL THEN
+        RETURN v_answer;
+    ELSIF v_hold.final THEN
+        RETURN ledger.refused('hold-final', CASE WHEN v_hold.captured > 0 THEN 'captured' ELSE 'released' END);
+    END IF;
+    INSERT INTO ledger.txn (book_id, idem_key, idem_hash, kind, ext_ref, actor, hold_id, hold_freed)
+    VALUES (v_hold.book_id, p_operation, v_hash, 'void', v_hold.ext_ref, p_actor, v_hold.hold_id,
+            v_hold.amount - v_hold.captured)
+        ON CONFLICT (book_id, idem_key) DO NOTHING RETURNING id, booked_at INTO v_answer.txn_id, v_answer.booked_at;
+    IF NOT FOUND THEN
+        RETURN ledger.earlier(v_hold.book_id, p_operation, v_hash);
+    END IF;
+    UPDATE ledger.hold_state SET released = amount - captured WHERE hold_id = v_hold.hold_id;
+    UPDATE ledger.balance SET hold_out = hold_out - (v_hold.amount - v_hold.captured)
+     WHERE account_id = v_hold.from_account;
+    INSERT INTO ledger.outbox (topic, key, txn_id)
+    VALUES ('ledger.void', coalesce(v_hold.ext_ref, p_operation), v_answer.txn_id);
+    v_answer.replayed := false;
+    RETURN v_answer;
+END $$;
+
+-- Give an open hold p_lifetime from now, never less than it has. A hold without a time keeps having none.
+CREATE FUNCTION ledger.renew_hold(p_book text, p_hold_operation text, p_operation text, p_lifetime interval, p_actor text)
+RETURNS ledger.answer LANGUAGE plpgsql AS $$
+DECLARE
+    v_hash   bytea := sha256(convert_to(jsonb_build_array('renew', p_hold_operation, p_lifetime)::text, 'UTF8'));
+    v_hold   record;
+    v_until  timestamptz;
+    v_answer ledger.answer;
+BEGIN
+    SELECT s.*, t.book_id, t.ext_ref INTO v_hold
+      FROM ledger.book k
+      JOIN ledger.txn t ON t.book_id = k.id AND t.idem_key = p_hold_operation
+      JOIN ledger.hold_state s ON s.hold_id = t.id
+     WHERE k.code = p_book
+       FOR NO KEY UPDATE OF s;
+    IF NOT FOUND THEN
+        RETURN ledger.refused('hold-unknown', p_hold_operation);
+    END IF;
+    v_answer := ledger.earlier(v_hold.book_id, p_operation, v_hash);
+    IF v_answer.txn_id IS NOT NULL THEN
+        RETURN v_answer;
+    ELSIF v_hold.final THEN
+        RETURN ledger.refused('hold-final', CASE WHEN v_hold.captured > 0 THEN 'captured' ELSE 'released' END);
+    ELSIF v_hold.expires_at <= clock_timestamp() THEN
+        RETURN ledger.refused('hold-expired', p_hold_operation);
+    END IF;
+    v_until := CASE WHEN v_hold.expires_at IS NOT NULL THEN greatest(v_hold.expires_at, clock_timestamp() + p_lifetime) END;
+    INSERT INTO ledger.txn (book_id, idem_key, idem_hash, kind, ext_ref, actor, hold_id, hold_until)
+    VALUES (v_hold.book_id, p_operation, v_hash, 'renew', v_hold.ext_ref, p_actor, v_hold.hold_id, v_until)
+        ON CONFLICT (book_id, idem_key) DO NOTHING RETURNING id, booked_at INTO v_answer.txn_id, v_answer.booked_at;
+    IF NOT FOUND THEN
+        RETURN ledger.earlier(v_hold.book_id, p_operation, v_hash);
+    END IF;
+    UPDATE ledger.hold_state SET expires_at = v_until WHERE hold_id = v_hold.hold_id;
+    INSERT INTO ledger.outbox (topic, key, txn_id)
+    VALUES ('ledger.renew', coalesce(v_hold.ext_ref, p_operation), v_answer.txn_id);
+    v_answer.replayed := false;
+    RETURN v_answer;
+END $$;
+
+-- Free the holds whose time has run out, at most p_limit of them, and tell how many. Holds without a time are never taken.
+CREATE OR REPLACE FUNCTION ledger.expire_holds(p_limit integer, p_actor text) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    v_hold  record;
+    v_txn   bigint;
+    v_count integer := 0;
+BEGIN
+    FOR v_hold IN
+        WITH due AS (
+            SELECT s.hold_id, s.from_account, s.amount, s.captured FROM ledger.hold_state s
+             WHERE NOT s.final AND s.expires_at <= clock_timestamp()
+             ORDER BY s.expires_at LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED)
+        SELECT d.*, t.book_id, t.ext_ref FROM due d JOIN ledger.txn t ON t.id = d.hold_id
+         ORDER BY d.from_account, d.hold_id
+    LOOP
+        UPDATE ledger.balance SET hold_out = hold_out - (v_hold.amount - v_hold.captured)
+         WHERE account_id = v_hold.from_account;
+        UPDATE ledger.hold_state SET released = amount - captured WHERE hold_id = v_hold.hold_id;
+        INSERT INTO ledger.txn (book_id, idem_key, idem_hash, kind, ext_ref, actor, hold_id, hold_freed)
+        VALUES (v_hold.book_id, 'expire:' || v_hold.hold_id,
+                sha256(convert_to(jsonb_build_array('expire', v_hold.hold_id)::text, 'UTF8')),
+                'expire', v_hold.ext_ref, p_actor, v_hold.hold_id, v_hold.amount - v_hold.captured)
+        RETURNING id INTO v_txn;
+        INSERT INTO ledger.outbox (topic, key, txn_id)
+        VALUES ('ledger.expire', coalesce(v_hold.ext_ref, v_hold.hold_id::text), v_txn);
+        v_count := v_count + 1;
+    END LOOP;
+    RETURN v_count;
+END $$;
