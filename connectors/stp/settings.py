@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
@@ -26,13 +27,17 @@ class StpSettings(Settings):
     consult_url: str | None = None
     """Where inquiries go; the base URL when unset."""
 
-    company: str = Field(min_length=1, max_length=15)
-    """`empresa`: the alias that STP gave the company."""
+    tenants_file: Path | None = None
+    """JSON with the company, account and key of each tenant (docs/stp-tenants.md); the settings below then serve the
+    tenants that it does not name, or nobody when they are unset."""
 
-    payer_account: str
+    company: str | None = Field(default=None, min_length=1, max_length=15)
+    """`empresa`: the alias that STP gave the company. Required without a tenants file, as are the next two."""
+
+    payer_account: str | None = None
     """The CLABE registered at STP under the company; orders are paid from it."""
 
-    private_key_file: Path
+    private_key_file: Path | None = None
     """PEM of the RSA key whose certificate STP has; encrypted or not."""
 
     private_key_passphrase: SecretStr | None = None
@@ -43,6 +48,9 @@ class StpSettings(Settings):
 
     operating_institution: int = STP
     """`institucionOperante`."""
+
+    constants: dict[str, str | int] = Field(default_factory=dict)
+    """Fields that stand the same in every order, by STP's names, for instance `{"usuario": "hub", "prioridad": 1}`."""
 
     tracking_prefix: str = Field(default="PH", pattern="^[A-Z0-9]{0,4}$")
     """The first letters of each tracking key; give each installation that shares a company its own."""
@@ -100,8 +108,8 @@ class StpSettings(Settings):
 
     @field_validator("payer_account")
     @classmethod
-    def _clabe(cls, value: str) -> str:
-        if not is_clabe(value):
+    def _clabe(cls, value: str | None) -> str | None:
+        if value is not None and not is_clabe(value):
             raise ValueError("must be a CLABE: 18 digits with the right check digit")
         return value
 
@@ -112,6 +120,8 @@ class StpSettings(Settings):
             return None
         if not value.startswith(("https://", "http://")):
             raise ValueError("must begin with https:// or http://")
+        if not urlsplit(value).hostname:
+            raise ValueError("must name a host")
         return value.rstrip("/")
 
     @model_validator(mode="after")

@@ -411,12 +411,16 @@ def classify(status: int, body: bytes) -> Answer:
 
 
 def classify_return(status: int, body: bytes) -> Answer:
-    """What STP's answer to a deposit given back means: as of an order, but -1 says that there is no such deposit."""
+    """What STP's answer to a deposit given back means: as of an order, but -1 says that there is no such deposit.
+
+    It says the same of a deposit that has gone back already, so it is verified, and after an attempt in doubt it says
+    nothing.
+    """
     answer = classify(status, body)
     if answer.error_id != NO_SUCH_DEPOSIT:
         return answer
     text = f"STP {NO_SUCH_DEPOSIT}: there is no such deposit to give back"
-    return Answer(SendOutcome.REJECTED, None, NO_SUCH_DEPOSIT, answer.error_text, text)
+    return Answer(SendOutcome.REJECTED, None, NO_SUCH_DEPOSIT, answer.error_text, text, documented=False)
 
 
 def _by_the_id_rule(result: Mapping[str, Any]) -> Answer:
