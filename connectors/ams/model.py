@@ -1,4 +1,4 @@
-"""Our words for what an account system does: five jobs, their results and their refusals."""
+"""Our words for what an account system does: its jobs, their results and their refusals."""
 
 from __future__ import annotations
 
@@ -226,3 +226,25 @@ class ReleaseHold(Job[Result]):
 
     payment_id: PaymentId
     tenant_id: TenantId
+
+
+class ReverseTransfer(Job[Result]):
+    """A settled transfer came back: give amount and fee to the payer again with one compensating entry (L38).
+
+    The transfer may just be about to be captured; then this is tried again a little later.
+    """
+
+    job_type: ClassVar[str] = "ams.reverse-transfer"
+    rejections = (
+        AccountUnknown,
+        AccountClosed,
+        AccountFrozen,
+        CurrencyMismatch,
+        AmountNotAllowed,
+        InsufficientFunds,
+    )
+    timeout: ClassVar[timedelta] = timedelta(seconds=30)
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    reason: Reason

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+from prometheus_client import Counter
+
 from connectors.ams.client import AccountSystem
 from connectors.ams.model import (
+    AccountSystemConflict,
     BookTransfer,
     CaptureHold,
     HoldFunds,
     QuoteTransfer,
     ReleaseHold,
+    ReverseTransfer,
     TransferBooked,
     TransferQuoted,
 )
+from hub.errors import Rejected, Unavailable
 from hub.jobs import Result, handles
 from hub.money import Money
+from hub.telemetry import logger
+
+_refused_reversals = Counter(
+    "payhub_ams_reversals_refused",
+    "Returned money that the payer's account did not take; an operator must look.",
+    ("reason",),
+)
+
+log = logger(__name__)
 
 
 class AmsWorker:
@@ -51,4 +65,17 @@ class AmsWorker:
     @handles(ReleaseHold)
     async def release_hold(self, job: ReleaseHold) -> Result:
         await self._accounts.release(job.tenant_id, job.payment_id)
+        return Result()
+
+    @handles(ReverseTransfer)
+    async def reverse_transfer(self, job: ReverseTransfer) -> Result:
+        try:
+            await self._accounts.reverse(job.tenant_id, job.payment_id, reason=job.reason)
+        except AccountSystemConflict as conflict:
+            # The return may overtake the capture. Whatever else it is becomes an incident when the tries run out.
+            raise Unavailable(f"nothing captured to give back: {conflict}") from conflict
+        except Rejected as refused:
+            _refused_reversals.labels(refused.reason).inc()
+            log.error("reversal.refused", payment_id=job.payment_id, reason=refused.reason)  # noqa: TRY400 (no defect)
+            raise
         return Result()

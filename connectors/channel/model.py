@@ -53,7 +53,8 @@ class ClaimPayment(Job[Claimed]):
 class RecordOutcome(Job[Result]):
     """Write down how the payment ended and let the channel know (H5). Safe to run twice.
 
-    A final outcome never changes; UNKNOWN may become a final one.
+    UNKNOWN may become a final outcome. A final one never changes, except that what settled may be returned, even months
+    later (L21, L22).
     """
 
     job_type: ClassVar[str] = "channel.record-outcome"

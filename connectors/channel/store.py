@@ -62,7 +62,8 @@ _RECORD: Final = """
         UPDATE channel.payment SET outcome = %(outcome)s, reason = %(reason)s, reason_detail = %(reason_detail)s,
             outcomes = outcomes + 1, completed_at = CASE WHEN %(final)s THEN now() END
         WHERE id = %(id)s AND tenant_id = %(tenant_id)s
-            AND (outcome IS NULL OR (outcome = 'UNKNOWN' AND %(final)s))
+            AND (outcome IS NULL OR (outcome = 'UNKNOWN' AND %(final)s)
+                 OR (outcome = 'SETTLED' AND %(outcome)s = 'RETURNED'))
         RETURNING id, tenant_id, outcomes, outcome, reason, reason_detail, callback_url
     ), history AS (
         INSERT INTO channel.payment_outcome (payment_id, sequence, outcome, reason, reason_detail)
@@ -326,7 +327,7 @@ class ChannelStore:
     ) -> Recorded | None:
         """Write an outcome unless a final one is written; with it its history and, if asked for, its callback.
 
-        Nothing when the payment is not known.
+        Only a settled payment that is returned changes its final outcome (L22). Nothing when the payment is not known.
         """
         parameters = {
             "id": UUID(payment_id),

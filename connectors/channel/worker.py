@@ -8,6 +8,10 @@ from connectors.channel.model import Claimed, ClaimPayment, RecordOutcome
 from connectors.channel.store import ChannelStore, Claim
 from hub.failpoint import failpoint
 from hub.jobs import Result, handles
+from hub.telemetry import logger
+from hub.transfer import Outcome
+
+log = logger(__name__)
 
 
 class PaymentMissing(LookupError):
@@ -44,6 +48,9 @@ class ChannelWorker:
             raise PaymentMissing(f"payment {job.payment_id} was not accepted here")
         if recorded.changed:
             self._look()
+        elif (job.outcome, recorded.before) == (Outcome.SETTLED, Outcome.RETURNED):
+            # Late or for the second time: meanwhile the money came back, and what is returned has settled before.
+            log.info("outcome.overtaken", payment_id=job.payment_id)
         elif job.outcome.is_final and (recorded.before, recorded.before_reason) != (job.outcome, job.reason):
             raise OutcomeConflict(
                 f"payment {job.payment_id} is {recorded.before} ({recorded.before_reason}),"

@@ -15,7 +15,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 from connectors.stp.dispatch import Clock, alert, now, report
-from connectors.stp.model import OrderStatusChanged, digest
+from connectors.stp.model import OrderReturnedLate, OrderState, OrderStatusChanged, digest
 from connectors.stp.orders import CallbackResult, OrderStore, Standing, Unhandled
 from connectors.stp.wire import MalformedCallback, outcome_of, read_status
 from hub.errors import Unavailable
@@ -35,15 +35,35 @@ _untold = Gauge("payhub_stp_orders_untold", "Final states that the sweep found a
 log = logger(__name__)
 
 
-def status_changed(order: Standing) -> OrderStatusChanged:
-    """The message that tells the engine an order's present, final state."""
-    outcome, reason, detail = outcome_of(order.state, order.cause)
+def news_of(order: Standing) -> tuple[OrderStatusChanged | OrderReturnedLate, ...]:
+    """What the engine must hear of an order in its present, final state.
+
+    An order that was returned after it settled is settled for the payer's transfer, which may still wait for just this
+    word; the return begins a process of its own.
+    """
+    if not order.returned_late:
+        return (_status_changed(order, order.state, order.observation),)
+    _, reason, detail = outcome_of(order.state, order.cause)
+    late = OrderReturnedLate(
+        payment_id=order.payment_id,
+        tenant_id=order.tenant_id,
+        return_reason=reason,
+        return_detail=detail,
+        observation=digest(order.payment_id, order.observation),
+    )
+    if order.told == order.settled_as:
+        return (late,)
+    return _status_changed(order, OrderState.SETTLED, order.settled_as), late
+
+
+def _status_changed(order: Standing, state: OrderState, observation: str | None) -> OrderStatusChanged:
+    outcome, reason, detail = outcome_of(state, order.cause)
     return OrderStatusChanged(
         payment_id=order.payment_id,
         outcome=outcome,
         reason=reason,
         reason_detail=detail,
-        observation=digest(order.payment_id, order.observation),
+        observation=digest(order.payment_id, observation),
     )
 
 
@@ -99,6 +119,7 @@ class Callbacks:
         failpoint("stp.order-status.after-commit")
         if observed is None:
             # It moves nothing, and it is never dropped (H4, L41).
+            await self._orders.close_callback(callback_id, CallbackResult.UNKNOWN_ORDER, self._clock())
             if not known:
                 alert("unknown-order", callback_id=callback_id, stp_id=notice.stp_id)
             return CallbackResult.UNKNOWN_ORDER, None
@@ -106,12 +127,12 @@ class Callbacks:
         if notice.state is None:
             return CallbackResult.UNKNOWN_STATUS, None
         if observed.conflict:
-            await self._orders.close_callback(callback_id, CallbackResult.CONFLICT, self._clock())
             return CallbackResult.CONFLICT, None
         return (CallbackResult.MOVED, observed.order) if observed.moved else (CallbackResult.UNCHANGED, None)
 
     async def _publish(self, order: Standing) -> None:
-        await self._engine.publish(status_changed(order))
+        for news in news_of(order):
+            await self._engine.publish(news)
         failpoint("stp.order-status.after-publish")
 
     async def mark(self) -> None:

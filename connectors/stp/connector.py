@@ -13,7 +13,7 @@ from connectors.stp.callbacks import Callbacks
 from connectors.stp.client import open_stp
 from connectors.stp.dispatch import Dispatch, Profile, Profiles, Rules
 from connectors.stp.fake import Simulator, build_simulator_app
-from connectors.stp.model import OrderStatusChanged
+from connectors.stp.model import OrderReturnedLate, OrderStatusChanged
 from connectors.stp.orders import OrderStore
 from connectors.stp.settings import StpCallbackSettings, StpSettings, StpSimulatorSettings
 from connectors.stp.signature import BadKey, Signer
@@ -105,6 +105,6 @@ CONNECTOR: Final = Connector(
     worker_classes=(StpWorker,),
     open_work=open_work,
     services={"stp-callbacks": open_callbacks, "stp-simulator": open_simulator},
-    messages=(OrderStatusChanged,),
+    messages=(OrderStatusChanged, OrderReturnedLate),
     migrations="connectors.stp.migrations",
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import ClassVar, Final
 
@@ -88,6 +88,15 @@ _CONTRADICTIONS: Final = (
 )
 
 
+class OrderKind(StrEnum):
+    """What an order of ours is for."""
+
+    ORDER = "order"
+    """A payment."""
+    RETURN = "return"
+    """A deposit that goes back to its sender."""
+
+
 class SendOutcome(StrEnum):
     """What one attempt to send an order came to."""
 
@@ -165,6 +174,36 @@ class SendOrder(Job[OrderSent]):
     """1 to 9999999; derived from the payment's id when the channel gave none."""
 
 
+class DepositReturned(Result):
+    """STP has taken the deposit back."""
+
+    return_tracking_key: str
+    """The key of the transfer back, which is another than the deposit's."""
+
+
+class ReturnDeposit(Job[DepositReturned]):
+    """Give an incoming transfer back to its sender (`retornaOrden`), once, whoever asks and however often.
+
+    Without a certain answer the job fails as `Uncertain` and its next attempt looks first.
+    """
+
+    job_type: ClassVar[str] = "stp.return-deposit"
+    rejections = (OrderRejected,)
+    timeout: ClassVar[timedelta] = timedelta(seconds=60)
+
+    payment_id: PaymentId
+    """The deposit's id with us; the tracking key of the transfer back is derived from it."""
+    tenant_id: TenantId
+    amount: int
+    """Minor units."""
+    currency: str
+    sender_institution: int
+    deposit_tracking_key: str
+    """As the sending bank chose it."""
+    operation_date: date
+    """The deposit's."""
+
+
 class Inquired(Result):
     """What STP says about an order; without an outcome it is still open."""
 
@@ -198,6 +237,29 @@ class OrderStatusChanged(Message):
     outcome: Outcome
     reason: Reason
     reason_detail: str | None
+    observation: str = Field(exclude=True)
+    """The digest of what was observed; the same for each repeat."""
+
+    @property
+    def correlation_key(self) -> str:
+        return self.payment_id
+
+    @property
+    def message_id(self) -> str:
+        return self.observation
+
+
+class OrderReturnedLate(Message):
+    """STP gave an order's money back after it had settled, perhaps months later: a process of its own begins."""
+
+    message_name: ClassVar[str] = "stp.order-returned-late"
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    return_reason: Reason
+    return_detail: str | None
+    try_again_after: str = "P1D"
+    """ISO 8601: when crediting the payer is tried again after the account system refused it."""
     observation: str = Field(exclude=True)
     """The digest of what was observed; the same for each repeat."""
 

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any, Final, LiteralString
 
 from connectors.stp import statements
-from connectors.stp.model import OrderState, Sending, SendOutcome, digest
+from connectors.stp.model import OrderKind, OrderState, Sending, SendOutcome, digest
 from connectors.stp.tracking import TrackingKey
 from connectors.stp.wire import Answer, FoundOrder, StatusNotice
 from hub.statements import Statements
@@ -37,6 +37,9 @@ class NewOrder:
     payee_account: str
     body: str
     joined: str
+    kind: OrderKind = OrderKind.ORDER
+    deposit: str | None = None
+    """The digest of the deposit that is given back; none for an order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +47,22 @@ class Standing:
     """Where an order stands: the part of its row that observations change."""
 
     payment_id: PaymentId
+    tenant_id: TenantId
     sending: Sending
     state: OrderState
     stp_id: int | None
     cause: int | None
     observation: str | None
     """The digest of what brought this state."""
+    told: str | None
+    """The digest of what the engine was last told, as far as it is written down."""
+    settled_as: str | None
+    """The digest of what settled it; it stays when the order is returned afterwards."""
+
+    @property
+    def returned_late(self) -> bool:
+        """Returned after it was settled: its payment has ended, and the return is a process of its own (L38)."""
+        return self.state is OrderState.RETURNED and self.settled_as is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +87,14 @@ class StoredOrder:
     state: OrderState
     cause: int | None
     observation: str | None
+    settled_as: str | None
+    kind: OrderKind = OrderKind.ORDER
+
+    @property
+    def state_for_payer(self) -> OrderState:
+        """The state that ends the payer's transfer: a return after settlement is a process of its own."""
+        late = self.state is OrderState.RETURNED and self.settled_as is not None
+        return OrderState.SETTLED if late else self.state
 
     def __repr__(self) -> str:
         return f"StoredOrder({self.payment_id}, {self.sending}, {self.state})"
@@ -175,6 +196,8 @@ class OrderStore:
             "joined_sha256": hashlib.sha256(new.joined.encode()).hexdigest(),
             "operation_date": operation_date,
             "moment": moment,
+            "kind": new.kind,
+            "deposit": new.deposit,
         }
         if await self._row(statements.CLAIM, given) is None:
             return None
@@ -240,6 +263,7 @@ class OrderStore:
             error_detail=recorded["error_detail"],
             cause=recorded["cause"],
             observation=recorded["observation"],
+            settled_as=recorded["settled_as"],
         )
 
     async def confirm_rejection(self, order: StoredOrder) -> StoredOrder:
@@ -265,13 +289,14 @@ class OrderStore:
             "happened_at": found.settled_at,
             "callback_id": None,
             "before": _before(found.state),
+            "contradicts": _contradicted(found.state),
             "moment": moment,
             "told": told,
         }
         row = await self._row(statements.OBSERVE, given)
         if row is None:
             raise LookupError(f"the order of payment {order.payment_id} has gone")
-        observed = await self._observed(row, given)
+        observed = _observed(row)
         now = observed.order
         return replace(
             order,
@@ -280,6 +305,7 @@ class OrderStore:
             stp_id=now.stp_id,
             cause=now.cause,
             observation=now.observation,
+            settled_as=now.settled_as,
         ), observed
 
     async def keep_callback(self, body: bytes, moment: datetime, kind: str = ORDER_STATUS) -> Kept:
@@ -306,11 +332,12 @@ class OrderStore:
             "happened_at": notice.settled_at,
             "callback_id": callback_id,
             "before": _before(notice.state),
+            "contradicts": _contradicted(notice.state),
             "moment": moment,
             "told": False,
         }
         row = await self._row(statements.OBSERVE_CALLBACK, given)
-        return None if row is None else await self._observed(row, given)
+        return None if row is None else _observed(row)
 
     async def close_callback(self, callback_id: int, result: CallbackResult, moment: datetime) -> None:
         """Write down what became of a callback."""
@@ -340,35 +367,6 @@ class OrderStore:
         }
         await self._row(statements.TOLD, given, rows=False)
 
-    async def _observed(self, row: dict[str, Any], given: dict[str, Any]) -> Observed:
-        """What the observation did. The row is from before it, and perhaps from before a neighbour's."""
-        heard: OrderState | None = given["state"]
-        before = _standing(row)
-        if row["moved"]:
-            order = _moved(before, OrderState(given["state"]), given)
-        elif before.sending in {Sending.ACCEPTED, Sending.REJECTED}:
-            stale = heard is not None and before.state.can_become(heard)
-            order = before = await self._standing(before.payment_id) if stale else before
-        else:
-            # Whatever STP says of an order, it has it.
-            given = {"payment_id": before.payment_id, "stp_id": given["stp_id"]}
-            adopted = await self._row(statements.ADOPT, given)
-            order = _standing(adopted) if adopted else await self._standing(before.payment_id)
-        contradicted = heard is not None and before.state.contradicts(heard)
-        refused_yet_there = before.sending is Sending.REJECTED and heard is not OrderState.CANCELLED
-        return Observed(
-            order=order,
-            moved=row["moved"],
-            conflict=contradicted or refused_yet_there,
-            other_id=None not in {before.stp_id, given["stp_id"]} and before.stp_id != given["stp_id"],
-        )
-
-    async def _standing(self, payment_id: PaymentId) -> Standing:
-        row = await self._row(statements.STANDING, {"payment_id": payment_id})
-        if row is None:
-            raise LookupError(f"payment {payment_id} has no order")
-        return _standing(row)
-
     async def _order(self, statement: LiteralString, given: dict[str, Any]) -> StoredOrder | None:
         row = await self._row(statement, given)
         return None if row is None else _stored(row)
@@ -394,6 +392,14 @@ def _before(state: OrderState | None) -> list[str]:
     return [] if state is None else list(OrderState.before(state))
 
 
+def _contradicted(state: OrderState | None) -> list[str]:
+    return [] if state is None else [other for other in OrderState if state.contradicts(other)]
+
+
+def _observed(row: dict[str, Any]) -> Observed:
+    return Observed(_standing(row), row["moved"], row["conflict"], row["other_id"])
+
+
 def _stored(row: dict[str, Any]) -> StoredOrder:
     return StoredOrder(
         payment_id=row["payment_id"],
@@ -414,17 +420,22 @@ def _stored(row: dict[str, Any]) -> StoredOrder:
         state=OrderState(row["state"]),
         cause=row["cause"],
         observation=row["observation"],
+        settled_as=row["settled_as"],
+        kind=OrderKind(row["kind"]),
     )
 
 
 def _standing(row: dict[str, Any]) -> Standing:
     return Standing(
         payment_id=row["payment_id"],
+        tenant_id=row["tenant_id"],
         sending=Sending(row["sending"]),
         state=OrderState(row["state"]),
         stp_id=row["stp_id"],
         cause=row["cause"],
         observation=row["observation"],
+        told=row["told"],
+        settled_as=row["settled_as"],
     )
 
 
@@ -449,18 +460,8 @@ def _as_claimed(new: NewOrder, operation_date: date, moment: datetime) -> Stored
         state=OrderState.PENDING,
         cause=None,
         observation=None,
-    )
-
-
-def _moved(before: Standing, state: OrderState, given: dict[str, Any]) -> Standing:
-    """The order as the statement that moved it left it."""
-    return replace(
-        before,
-        state=state,
-        cause=given["cause"],
-        observation=given["digest"],
-        stp_id=before.stp_id if before.stp_id is not None else given["stp_id"],
-        sending=before.sending if before.sending is Sending.REJECTED else Sending.ACCEPTED,
+        settled_as=None,
+        kind=new.kind,
     )
 
 

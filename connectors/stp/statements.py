@@ -7,19 +7,18 @@ from typing import Final, LiteralString
 
 COLUMNS: Final = (
     "payment_id, tenant_id, company, tracking_key, amount, payee_account, body, operation_date, sending, sends, "
-    "doubts, claimed_at, stp_id, error_id, error_detail, state, cause, observation"
+    "doubts, claimed_at, stp_id, error_id, error_detail, state, cause, observation, settled_as, kind"
 )
-STANDING_COLUMNS: Final = "payment_id, sending, state, stp_id, cause, observation"
+STANDING_COLUMNS: Final = "payment_id, tenant_id, sending, state, stp_id, cause, observation, told, settled_as"
 
 CLAIM: Final = """
     INSERT INTO stp.stp_order (payment_id, tenant_id, company, tracking_key, amount, payee_account, body,
-                               joined_sha256, operation_date, claimed_at)
+                               joined_sha256, operation_date, claimed_at, kind, deposit)
     VALUES (%(payment_id)s, %(tenant_id)s, %(company)s, %(tracking_key)s, %(amount)s, %(payee_account)s, %(body)s,
-            %(joined_sha256)s, %(operation_date)s, %(moment)s)
+            %(joined_sha256)s, %(operation_date)s, %(moment)s, %(kind)s, %(deposit)s)
     ON CONFLICT (payment_id) DO NOTHING
     RETURNING payment_id
     """
-STANDING: Final = f"SELECT {STANDING_COLUMNS} FROM stp.stp_order WHERE payment_id = %(payment_id)s"
 FIND: Final = f"SELECT {COLUMNS} FROM stp.stp_order WHERE payment_id = %(payment_id)s"
 CLAIM_AGAIN: Final = f"""
     UPDATE stp.stp_order
@@ -65,72 +64,34 @@ CONFIRM_REJECTION: Final = f"""
     """
 
 
-ADOPT: Final = f"""
-    UPDATE stp.stp_order SET sending = 'ACCEPTED', stp_id = coalesce(stp_id, CAST(%(stp_id)s AS bigint))
-     WHERE payment_id = %(payment_id)s AND sending NOT IN ('ACCEPTED', 'REJECTED')
-    RETURNING {STANDING_COLUMNS}
-    """
+def _observe(of: str) -> LiteralString:
+    """Keep one thing STP said of the order that `of` selects, and move the order's state if its rank allows.
 
-
-def _observe(matched: str, noted: str = "") -> LiteralString:
-    """One statement: find the order, keep the observation, move the state if its rank allows, tell what was before.
-
-    The condition stands in the update itself, so of twenty that arrive together exactly one moves the state.
+    A function of the database does it, which locks the order first: a statement alone may look at a row again that a
+    neighbour changed meanwhile, and then sees parts of it twice, old and new.
     """
     return f"""
-        WITH matched AS ({matched}),
-        moved AS (
-            UPDATE stp.stp_order o
-               SET state = CAST(%(state)s AS text), cause = CAST(%(cause)s AS integer), state_at = %(moment)s,
-                   settled_at = coalesce(CAST(%(happened_at)s AS timestamptz), o.settled_at),
-                   observation = CAST(%(digest)s AS text),
-                   told = CASE WHEN %(told)s THEN CAST(%(digest)s AS text) ELSE o.told END,
-                   sending = CASE WHEN o.sending = 'REJECTED' THEN o.sending ELSE 'ACCEPTED' END,
-                   stp_id = coalesce(o.stp_id, CAST(%(stp_id)s AS bigint))
-              FROM matched m
-             WHERE o.payment_id = m.payment_id AND o.state = ANY(CAST(%(before)s AS text[]))
-            RETURNING o.payment_id
-        ),
-        kept AS (
-            INSERT INTO stp.observation (payment_id, source, digest, word, state, stp_id, cause, detail, happened_at,
-                                         callback_id)
-            SELECT m.payment_id, %(source)s, %(digest)s, %(word)s, CAST(%(state)s AS text), CAST(%(stp_id)s AS bigint),
-                   CAST(%(cause)s AS integer), CAST(%(detail)s AS text), CAST(%(happened_at)s AS timestamptz),
-                   CAST(%(callback_id)s AS bigint)
-              FROM matched m
-            ON CONFLICT (payment_id, digest) DO NOTHING
-        ){noted}
-        SELECT m.*, EXISTS (SELECT FROM moved) AS moved FROM matched m
+        SELECT o.* FROM ({of}) matched, stp.observe(
+            matched.payment_id, %(source)s, %(digest)s, %(word)s, CAST(%(state)s AS text), CAST(%(stp_id)s AS bigint),
+            CAST(%(cause)s AS integer), CAST(%(detail)s AS text), CAST(%(happened_at)s AS timestamptz),
+            CAST(%(callback_id)s AS bigint), %(told)s, CAST(%(before)s AS text[]), CAST(%(contradicts)s AS text[]),
+            %(moment)s) o
         """
 
 
-OBSERVE: Final = _observe(f"SELECT {STANDING_COLUMNS} FROM stp.stp_order WHERE payment_id = %(payment_id)s")
+OBSERVE: Final = _observe("SELECT CAST(%(payment_id)s AS text) AS payment_id")
 
 # By tracking key; where the dialect has none, by STP's id, then by the folio, which holds our tracking key. A key that
 # is there and not ours is not overruled by an id: ids of incoming orders may be equal to ids of ours.
-MATCH: Final = f"""
-    SELECT {STANDING_COLUMNS} FROM stp.stp_order
+MATCH: Final = """
+    SELECT payment_id FROM stp.stp_order
      WHERE (tracking_key = CAST(%(key)s AS text) OR CAST(%(key)s AS text) IS NULL AND
             (stp_id = CAST(%(stp_id)s AS bigint) OR tracking_key = CAST(%(folio)s AS text)))
        AND (CAST(%(company)s AS text) IS NULL OR upper(company) = upper(CAST(%(company)s AS text)))
      ORDER BY (stp_id = CAST(%(stp_id)s AS bigint)) IS TRUE DESC
      LIMIT 1
 """
-# A repeat may change the callback's row meanwhile. PostgreSQL then looks at the row again and reads `matched` a second
-# time, which shows its one row twice: hence the aggregate.
-OBSERVE_CALLBACK: Final = _observe(
-    MATCH,
-    """,
-        noted AS (
-            UPDATE stp.callback c
-               SET handled_at = %(moment)s, payment_id = (SELECT max(payment_id) FROM matched),
-                   result = CASE WHEN NOT EXISTS (SELECT FROM matched) THEN 'unknown-order'
-                                 WHEN CAST(%(state)s AS text) IS NULL THEN 'unknown-status'
-                                 WHEN EXISTS (SELECT FROM moved) THEN 'moved'
-                                 ELSE 'unchanged' END
-             WHERE c.id = %(callback_id)s
-        )""",
-)
+OBSERVE_CALLBACK: Final = _observe(MATCH)
 KEEP: Final = """
     INSERT INTO stp.callback (kind, body, body_sha256, received_at, last_received_at)
     VALUES (%(kind)s, %(body)s, %(body_sha256)s, %(moment)s, %(moment)s)

@@ -34,6 +34,9 @@ from hub.zeebe.refusals import NotFound
 PATIENCE: Final = 15.0
 """Seconds until a job that does not come is a failure."""
 
+CALLED: Final = {call.process for process in bpmn.processes() for call in process.calls}
+"""Processes that end with the one that calls them."""
+
 
 @pytest.fixture(scope="session")
 def deployed(zeebe_address: str) -> EngineSettings:
@@ -79,6 +82,17 @@ class Payment:
             "reference_number": 7,
         }
         await self._publish("channel.payment-accepted", message_id or self.id, {**facts, **variables})
+
+    async def returned_late(self, message_id: str = "d", **variables: Any) -> None:
+        """STP gives the money back after the payment had settled."""
+        facts = {
+            "payment_id": self.id,
+            "tenant_id": "bank-a",
+            "return_reason": "account-closed",
+            "return_detail": "returned: cause 3",
+            "try_again_after": "P1D",
+        }
+        await self._publish("stp.order-returned-late", f"{self.id}:{message_id}", {**facts, **variables})
 
     async def hears(self, message: str, **variables: Any) -> None:
         """A message arrives for this payment."""
@@ -148,7 +162,7 @@ class Payment:
             raise AssertionError(f"no job came for {element}; done so far: {dict(self.done)}") from None
 
     def _note(self, job: ActivatedJob, element: str) -> ActivatedJob:
-        if job.bpmnProcessId == "payer-transfer" and job.processInstanceKey not in self.roots:
+        if job.bpmnProcessId not in CALLED and job.processInstanceKey not in self.roots:
             self.roots.append(job.processInstanceKey)
         self.done[job.bpmnProcessId, job.processInstanceKey].append(job.elementId)
         assert job.elementId == element, f"the payment is at {job.elementId}, not at {element}"

@@ -44,6 +44,14 @@ CASES: dict[str, list[tuple[dict[str, Any], Any]]] = {
         ({"inquire_again_after": None}, "PT1H"),
         ({}, "PT1H"),
     ],
+    '=duration(get or else(try_again_after, "P1D"))': [
+        ({"try_again_after": "PT5M"}, "PT5M"),
+        ({"try_again_after": None}, "P1D"),
+        ({}, "P1D"),
+    ],
+    "=return_reason": [({"return_reason": "account-closed"}, "account-closed")],
+    "=return_detail": [({"return_detail": "cause 3"}, "cause 3"), ({"return_detail": None}, None)],
+    '="RETURNED"': [({}, "RETURNED")],
     '=get or else(outcome, "UNKNOWN")': [
         ({"outcome": "RETURNED"}, "RETURNED"),
         ({"outcome": None}, "UNKNOWN"),

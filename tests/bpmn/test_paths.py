@@ -324,6 +324,68 @@ async def test_an_outcome_nobody_knows_is_not_taken_for_a_no(payment):
     await payment.completes("record-not-settled")
 
 
+# ---- returned after settlement
+
+LATE = "returned-after-settlement reverse-transfer"
+REFUSED_LATE = f"{LATE} reversal-refused wait-for-decision"
+
+
+@takes(late_return=f"{LATE} record-returned returned")
+async def test_a_late_return_goes_back_to_the_payer_and_the_channel_is_told(payment):  # L38
+    await payment.returned_late()
+    seen = await payment.completes("reverse-transfer")
+    assert (seen["payment_id"], seen["tenant_id"], seen["reason"]) == (payment.id, "bank-a", "account-closed")
+    assert told(await payment.completes("record-returned")) == ("RETURNED", "account-closed", "returned: cause 3")
+
+
+@takes(
+    payer_transfer=f"{OVER_STP} {CAPTURE}",
+    rail_stp=f"{SEND} status-reported reported",
+    late_return=f"{LATE} record-returned returned",
+)
+async def test_a_return_right_after_the_settlement_waits_for_nobody(payment):  # L38
+    """The payer's transfer still captures while the return begins; neither takes the other's message."""
+    await to_the_rail(payment)
+    await payment.completes("send-order", **SENT)
+    await payment.hears(STP, **heard("SETTLED", "none"))
+    await payment.returned_late()
+    await payment.completes("capture-hold")
+    await payment.completes("record-settled")
+    await payment.completes("reverse-transfer")
+    await payment.completes("record-returned")
+
+
+@takes(late_return=[f"{LATE} record-returned returned"] * 2)
+async def test_a_return_that_is_told_again_after_a_day_does_the_same_again(payment):  # L41
+    """The engine knows repeats for a day only. Both jobs are safe to run twice, so a second instance does no harm."""
+    await payment.returned_late()
+    await payment.returned_late(message_id="d, told a day later")
+    for _ in range(2):
+        await payment.completes("reverse-transfer")
+        await payment.completes("record-returned")
+
+
+@takes(late_return=f"{REFUSED_LATE} operator-decided record-returned returned")
+async def test_a_payer_whose_account_is_closed_by_now_waits_for_an_operator(payment):
+    await payment.returned_late()
+    await payment.refuses("reverse-transfer", "account-closed", "the payer's account")
+    await payment.stays()
+    await payment.hears(OPERATOR, **heard("RETURNED", "operator", "paid out by cheque"))
+    assert told(await payment.completes("record-returned")) == ("RETURNED", "account-closed", "paid out by cheque")
+
+
+@takes(
+    late_return=f"{REFUSED_LATE} time-to-try-again reverse-transfer reversal-refused wait-for-decision"
+    " time-to-try-again reverse-transfer record-returned returned"
+)
+async def test_a_refused_return_is_tried_again_and_keeps_its_cause(payment):  # H3
+    await payment.returned_late(try_again_after="PT0S")
+    await payment.refuses("reverse-transfer", "account-frozen", "the payer's account")
+    await payment.refuses("reverse-transfer", "account-frozen", "the payer's account")
+    await payment.completes("reverse-transfer")
+    assert told(await payment.completes("record-returned")) == ("RETURNED", "account-closed", "returned: cause 3")
+
+
 # ---- the paths themselves
 
 

@@ -14,9 +14,10 @@ def payer_transfer() -> bpmn.Process:
     return next(process for process in bpmn.processes() if process.id == "payer-transfer")
 
 
-def test_the_folder_holds_the_payers_transfer_its_two_rails_and_the_table_that_chooses():
-    assert list(bpmn.resources()) == ["choose-rail.dmn", "payer-transfer.bpmn", "rail-on-us.bpmn", "rail-stp.bpmn"]
-    assert [process.id for process in bpmn.processes()] == ["payer-transfer", "rail-on-us", "rail-stp"]
+def test_the_folder_holds_one_process_per_file_and_the_table_that_chooses():
+    names = [name.removesuffix(".bpmn") for name in bpmn.resources() if name.endswith(".bpmn")]
+    assert {"late-return", "payer-transfer", "rail-on-us", "rail-stp"} <= set(names)
+    assert [process.id for process in bpmn.processes()] == names
     assert [decision.id for decision in bpmn.decisions()] == ["choose-rail"]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from connectors.ams.connector import CONNECTOR
 from connectors.ams.ledger_backend import REFUSED_AS, LedgerBackend
-from connectors.ams.model import BookTransfer, CaptureHold, HoldFunds, QuoteTransfer, ReleaseHold
+from connectors.ams.model import BookTransfer, CaptureHold, HoldFunds, QuoteTransfer, ReleaseHold, ReverseTransfer
 from connectors.ams.settings import AmsSettings
 from connectors.ams.worker import AmsWorker
 from hub.settings import SettingsError, read
@@ -86,6 +86,49 @@ async def test_a_refusal_is_thrown_with_outcome_and_reason(bank):
     refused = await run(worker, HoldFunds.model_validate({**hold, "currency": "MXN"}))
     assert isinstance(refused, Thrown)
     assert refused.code == "insufficient-funds"
+
+
+async def captured(bank, payment: str) -> ReverseTransfer:
+    """A payment of 10.00 and a fee of 1.00 that was held and captured; the job that gives it back."""
+    worker, of = AmsWorker(bank.accounts), {"payment_id": payment, "tenant_id": bank.tenant}
+    hold = HoldFunds.model_validate({**of, "payer_account": "ana", "amount": 1000, "fee": 100, "currency": "MXN"})
+    assert isinstance(await run(worker, hold), Completed)
+    assert isinstance(await run(worker, CaptureHold.model_validate(of)), Completed)
+    return ReverseTransfer.model_validate({**of, "reason": "scheme-returned"})
+
+
+async def test_a_late_return_credits_the_payer_once_with_amount_and_fee(bank):  # L38 L41
+    worker, job = AmsWorker(bank.accounts), await captured(bank, "p1")
+    for _ in range(3):
+        assert isinstance(await run(worker, job), Completed)
+    balance = await bank.accounts.balance(bank.tenant, "ana", "MXN")
+    assert (balance.booked.decimal(), balance.held.decimal()) == ("100.00", "0.00")
+
+
+async def test_a_late_return_to_a_closed_account_is_a_named_refusal_and_books_nothing(bank):
+    job = await captured(bank, "p1")
+    statements = bank.book._statements
+    await statements.rows(
+        "UPDATE ledger.balance b SET closed = true FROM ledger.account a, ledger.book k WHERE a.id = b.account_id"
+        " AND k.id = a.book_id AND a.owner_id = 'ana' AND k.code = %(book)s",
+        {"book": bank.tenant},
+    )
+    refused = await run(AmsWorker(bank.accounts), job)
+    assert isinstance(refused, Thrown)
+    assert refused.code == "account-closed"
+    assert (await bank.accounts.balance(bank.tenant, "ana", "MXN")).booked.decimal() == "89.00"
+
+
+async def test_a_return_that_overtakes_the_capture_is_tried_again(bank):
+    worker, of = AmsWorker(bank.accounts), {"payment_id": "p1", "tenant_id": bank.tenant}
+    hold = HoldFunds.model_validate({**of, "payer_account": "ana", "amount": 1000, "fee": 0, "currency": "MXN"})
+    assert isinstance(await run(worker, hold), Completed)
+    job = ReverseTransfer.model_validate({**of, "reason": "scheme-returned"})
+    early = await run(worker, job)
+    assert isinstance(early, Failed)
+    assert not early.incident
+    assert isinstance(await run(worker, CaptureHold.model_validate(of)), Completed)
+    assert isinstance(await run(worker, job), Completed)
 
 
 async def test_what_no_correct_process_asks_is_an_incident_at_once(bank):

@@ -73,7 +73,7 @@ async def test_an_unknown_outcome_may_become_final(channel) -> None:  # H3
 
 @pytest.mark.parametrize(
     ("outcome", "reason"),
-    [(Outcome.REJECTED, Reason.COMPLIANCE), (Outcome.RETURNED, Reason.NONE), (Outcome.SETTLED, Reason.OPERATOR)],
+    [(Outcome.REJECTED, Reason.COMPLIANCE), (Outcome.CANCELLED, Reason.NONE), (Outcome.SETTLED, Reason.OPERATOR)],
 )
 async def test_a_second_final_outcome_is_a_defect(channel, outcome: Outcome, reason: Reason) -> None:
     payment_id = await channel.accepted()
@@ -83,6 +83,37 @@ async def test_a_second_final_outcome_is_a_defect(channel, outcome: Outcome, rea
     assert ending.retries == 0
     assert (await channel.ask(payment_id)).json()["reason"] == "none"
     assert len(await _history(channel, payment_id)) == 1
+
+
+async def test_what_settled_may_be_returned_and_the_channel_hears_both(channel) -> None:  # L21 L22 L38
+    payment_id = await channel.accepted(**{"X-CallbackURL": "http://127.0.0.1:1/hooks"})
+    await channel.record(payment_id, Outcome.SETTLED, Reason.NONE)
+    for _ in range(2):
+        assert await channel.record(payment_id, Outcome.RETURNED, Reason.ACCOUNT_CLOSED, "returned: cause 3") == DONE
+    assert await _history(channel, payment_id) == [
+        (1, "SETTLED", "none", None),
+        (2, "RETURNED", "account-closed", "returned: cause 3"),
+    ]
+    assert (await channel.ask(payment_id)).json()["transferState"] == "RETURNED"
+    told = "SELECT sequence FROM channel.callback WHERE payment_id = %(id)s ORDER BY sequence"
+    assert [row[0] for row in await channel.rows(told, id=payment_id)] == [1, 2]
+
+
+async def test_a_settlement_that_is_told_after_its_return_changes_nothing(channel) -> None:  # L41
+    payment_id = await channel.accepted()
+    await channel.record(payment_id, Outcome.RETURNED, Reason.SCHEME_RETURNED)
+    assert await channel.record(payment_id, Outcome.SETTLED, Reason.NONE) == DONE
+    assert (await channel.ask(payment_id)).json()["outcome"] == "RETURNED"
+    assert len(await _history(channel, payment_id)) == 1
+
+
+@pytest.mark.parametrize("final", [Outcome.REJECTED, Outcome.CANCELLED])
+async def test_what_never_settled_is_not_returned(channel, final: Outcome) -> None:  # L22
+    payment_id = await channel.accepted()
+    await channel.record(payment_id, final, Reason.NONE)
+    ending = await channel.record(payment_id, Outcome.RETURNED, Reason.SCHEME_RETURNED)
+    assert isinstance(ending, Failed)
+    assert ending.retries == 0
 
 
 async def test_an_unknown_outcome_that_comes_late_changes_nothing(channel) -> None:

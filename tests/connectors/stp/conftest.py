@@ -26,7 +26,7 @@ from connectors.stp.client import StpHttp, open_stp
 from connectors.stp.connector import profiles
 from connectors.stp.dispatch import Dispatch, Rules
 from connectors.stp.fake import Simulator, build_simulator_app
-from connectors.stp.model import InquireOrder, OrderStatusChanged, SendOrder
+from connectors.stp.model import InquireOrder, OrderReturnedLate, OrderStatusChanged, SendOrder
 from connectors.stp.orders import OrderStore, StoredOrder
 from connectors.stp.settings import StpCallbackSettings, StpSettings, StpSimulatorSettings
 from connectors.stp.signature import generate_key_pair
@@ -77,6 +77,10 @@ class SlowEngine(FakeEngine):
     def told(self, payment_id: str) -> list[OrderStatusChanged]:
         """What was published about one payment, each message once."""
         return [message for message in self.published(OrderStatusChanged) if message.payment_id == payment_id]
+
+    def late(self, payment_id: str) -> list[OrderReturnedLate]:
+        """The returns after settlement that were published about one payment, each message once."""
+        return [message for message in self.published(OrderReturnedLate) if message.payment_id == payment_id]
 
 
 @dataclass

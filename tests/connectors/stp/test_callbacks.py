@@ -120,7 +120,9 @@ async def test_a_callback_that_changes_while_it_is_handled_does_no_harm(rail, es
     async with rail.database.connect() as neighbour:
         await neighbour.execute(text("UPDATE stp.callback SET times = times + 1 WHERE id = :id"), {"id": kept.id})
         if order_too:
-            moved = "UPDATE stp.stp_order SET state = 'SETTLED', observation = 'x' WHERE payment_id = :p"
+            moved = (
+                "UPDATE stp.stp_order SET state = 'SETTLED', observation = 'x', settled_as = 'x' WHERE payment_id = :p"
+            )
             await neighbour.execute(text(moved), {"p": job.payment_id})
         handling = asyncio.ensure_future(rail.callbacks.handle(kept.id, body))
         await asyncio.sleep(0.3)
@@ -128,6 +130,9 @@ async def test_a_callback_that_changes_while_it_is_handled_does_no_harm(rail, es
         await neighbour.commit()
     expected = {LQ: "unchanged", CN: "conflict", D: "moved"} if order_too else dict.fromkeys((LQ, CN, D), "moved")
     assert await handling == expected.get(estado, "unknown-status")
+    assert [result for result, _ in await results(rail, job)] == [expected.get(estado, "unknown-status")]
+    late = (await rail.order(job)).settled_as == "x" and estado == D
+    assert bool(rail.engine.late(job.payment_id)) == late, "a return that finds the order settled is a late one"
 
 
 async def test_the_same_news_in_other_words_changes_nothing(rail):  # L41
@@ -144,9 +149,12 @@ async def test_settled_and_returned_end_as_returned_in_whichever_order_they_come
     for place, estado in enumerate(order):
         await rail.post_status(status(rail, job, estado, tsLiquidacion=1763481600000 + place))
     assert (await rail.order(job)).state is OrderState.RETURNED
-    assert rail.engine.told(job.payment_id)[-1].outcome == "RETURNED"
     told = [message.outcome for message in rail.engine.told(job.payment_id)]
-    assert told == (["RETURNED"] if order[0] == D else ["SETTLED", "RETURNED"])
+    late = [(message.return_reason, message.tenant_id) for message in rail.engine.late(job.payment_id)]
+    # Either the payer's transfer hears of the return, or it settles and a process of its own begins; never both.
+    assert (told, late) == (
+        (["RETURNED"], []) if order[0] == D else (["SETTLED"], [("scheme-returned", job.tenant_id)])
+    )
 
 
 @pytest.mark.parametrize(("first", "second"), [(LQ, CN), (CN, LQ), (D, CN), (CN, D)])
