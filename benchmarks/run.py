@@ -1,4 +1,8 @@
-"""`payhub bench`: start servers of its own, measure, print a table or JSON, leave nothing behind."""
+"""`payhub bench`: start servers of its own, measure, print a table or JSON, leave nothing behind.
+
+Each benchmark but the end-to-end one is a module that can also be run by hand against servers that run already, as in
+`python -m benchmarks.b3_worker_runtime --address localhost:26500`.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +12,11 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Final, Literal
 
 import psycopg
 from rich.console import Console
@@ -19,9 +26,49 @@ from sqlalchemy.engine import make_url
 from benchmarks.end_to_end import Measured, measure
 from hub.stack.state import load_state
 
+END_TO_END: Final = "end-to-end"
 
-def run_end_to_end(*, rounds: int, payments: int, as_json: bool) -> int:
-    """B2 and B4. Returns the exit code: 0 when measured, whatever the figures are."""
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """A benchmark that runs by itself, with the server it is given."""
+
+    module: str
+    needs: Literal["database", "engine"]
+
+
+ALONE: Final = {
+    "accept": _Alone("benchmarks.b1_accept", "database"),
+    "worker": _Alone("benchmarks.b3_worker_runtime", "engine"),
+    "ledger": _Alone("benchmarks.b5_ledger", "database"),
+}
+"""B1, B3 and B5, by the names that `payhub bench` takes."""
+
+NAMES: Final = (END_TO_END, *ALONE)
+
+
+def run(names: Sequence[str], *, rounds: int, payments: int, as_json: bool) -> int:
+    """Measure what is named, one after the other on the same fresh servers, printing each as it ends.
+
+    Returns the exit code: 0 when all was measured, whatever the figures are.
+    """
+    with _servers() as (folder, zeebe, superuser_url):
+        failed = 0
+        for name in names:
+            if name == END_TO_END:
+                measured = asyncio.run(measure(folder / "hub", zeebe, _database(superuser_url), rounds, payments))
+                Console().print(_table(measured)) if not as_json else print(json.dumps(asdict(measured)), flush=True)
+                continue
+            chosen = ALONE[name]
+            address = ("--database-url", superuser_url) if chosen.needs == "database" else ("--address", zeebe)
+            command = [sys.executable, "-m", chosen.module, *address, *(["--json"] if as_json else [])]
+            failed += subprocess.run(command, check=False).returncode != 0
+        return min(failed, 1)
+
+
+@contextmanager
+def _servers() -> Iterator[tuple[Path, str, str]]:
+    """Zeebe and PostgreSQL for this run alone: a folder, the engine's address, the database as its superuser."""
     with tempfile.TemporaryDirectory(prefix="payhub-bench-", ignore_cleanup_errors=True) as name:
         folder = Path(name)
         # The servers run as another user when we are root.
@@ -33,16 +80,9 @@ def run_end_to_end(*, rounds: int, payments: int, as_json: bool) -> int:
             state = load_state(folder)
             if state is None or state.superuser_url is None:
                 raise RuntimeError("the servers of the benchmark did not start")
-            measured = asyncio.run(
-                measure(folder / "hub", state.address("zeebe"), _database(state.superuser_url), rounds, payments)
-            )
+            yield folder, state.address("zeebe"), state.superuser_url
         finally:
             subprocess.run([*stack, "down", "--data-dir", name], check=True, stdout=sys.stderr)
-    if as_json:
-        print(json.dumps(asdict(measured)))
-    else:
-        Console().print(_table(measured))
-    return 0
 
 
 def _database(superuser_url: str) -> str:

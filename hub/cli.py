@@ -39,6 +39,9 @@ for name, group in {"bpmn": bpmn_app, "stp": stp_app, "ledger": ledger_app, "pay
     app.add_typer(group, name=name)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+LogsAsJson = Annotated[
+    bool, typer.Option("--json", help="Errors and log lines as JSON on a terminal too; elsewhere log lines always are.")
+]
 DataFolder = Annotated[
     Path | None,
     typer.Option("--data-dir", help="The data folder of `payhub up` [env PAYHUB_DATA_DIR; default: .payhub]."),
@@ -105,14 +108,15 @@ def work(
     *,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port of the health page and the metrics; 0: any free one.")] = 0,
+    as_json: LogsAsJson = False,
 ) -> None:
     """Do the jobs of one connector until told to stop."""
     from connectors.registry import by_name
     from hub import process
 
-    with _explained(KeyError):
+    with _explained(KeyError, as_json=as_json):
         found = by_name(connector)
-        process.run(f"work-{connector}", process.work(found, host, port))
+        process.run(f"work-{connector}", process.work(found, host, port), as_json=as_json)
 
 
 @app.command()
@@ -121,6 +125,7 @@ def serve(
     *,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve on; 0: any free one.")] = 0,
+    as_json: LogsAsJson = False,
 ) -> None:
     """Serve one HTTP service until told to stop."""
     from connectors import registry
@@ -134,9 +139,9 @@ def serve(
     elif service in registry.SERVICES:
         opened = registry.by_name(registry.SERVICES[service]).services[service]
     else:
-        _fail(f"there is no service {service!r}; there are ledger, {', '.join(registry.SERVICES)}", as_json=False)
-    with _explained():
-        process.run(f"serve-{service}", process.provide(service, opened, host, port))
+        _fail(f"there is no service {service!r}; there are ledger, {', '.join(registry.SERVICES)}", as_json=as_json)
+    with _explained(as_json=as_json):
+        process.run(f"serve-{service}", process.provide(service, opened, host, port), as_json=as_json)
 
 
 @app.command()
@@ -294,15 +299,22 @@ def demo(
 
 @app.command()
 def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="end-to-end (B2, B4), accept (B1), worker (B3), ledger (B5), or all.")
+    ] = None,
     *,
-    rounds: Annotated[int, typer.Option(min=1, help="How often the two sides alternate.")] = 3,
-    payments: Annotated[int, typer.Option(min=20, help="Payments per round and side.")] = 400,
+    rounds: Annotated[int, typer.Option(min=1, help="end-to-end: how often the two sides alternate.")] = 3,
+    payments: Annotated[int, typer.Option(min=20, help="end-to-end: payments per round and side.")] = 400,
     as_json: AsJson = False,
 ) -> None:
-    """Measure throughput (B2) and added latency (B4): the hub against the same drawings with no-op workers."""
-    from benchmarks.run import run_end_to_end
+    """Measure speed as ratios in one run: the hub against the same drawings with no-op workers, and its parts."""
+    from benchmarks.run import END_TO_END, NAMES, run
 
-    raise typer.Exit(run_end_to_end(rounds=rounds, payments=payments, as_json=as_json))
+    chosen = names or [END_TO_END]
+    chosen = list(NAMES) if chosen == ["all"] else chosen
+    if unknown := [name for name in chosen if name not in NAMES]:
+        _fail(f"there is no benchmark {', '.join(unknown)}; there are {', '.join(NAMES)} and all", as_json=as_json)
+    raise typer.Exit(run(chosen, rounds=rounds, payments=payments, as_json=as_json))
 
 
 def main() -> None:

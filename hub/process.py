@@ -74,7 +74,7 @@ async def provide(name: str, open_service: OpenService, host: str, port: int) ->
     log.info("service stopped", service=name)
 
 
-def run(component: str, main: Coroutine[None, None, None]) -> None:
+def run(component: str, main: Coroutine[None, None, None], *, as_json: bool = False) -> None:
     """Run a process's main coroutine with logging configured. Lets `SettingsError` and the loops' errors through."""
-    configure_logging(component)
+    configure_logging(component, as_json=as_json)
     uvloop.run(main)

@@ -69,9 +69,12 @@ def redacting(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMappin
     return event
 
 
-def configure_logging(component: str, level: str = "INFO") -> None:
-    """Send this process's logs, our own and the libraries', to standard error in one form."""
-    readable = sys.stderr.isatty()
+def configure_logging(component: str, level: str = "INFO", *, as_json: bool = False) -> None:
+    """Send this process's logs, our own and the libraries', to standard error in one form.
+
+    JSON lines, except on a terminal, where people read them, unless `as_json`.
+    """
+    readable = sys.stderr.isatty() and not as_json
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,

@@ -521,7 +521,7 @@ def zeebe(site: ServerSite) -> Part:
             MANAGEMENT_SERVER_ADDRESS="127.0.0.1",
             MANAGEMENT_SERVER_PORT=str(ports["zeebe-management"]),
             ZEEBE_BROKER_CLUSTER_PARTITIONSCOUNT="1",
-            # One thread works a partition; a second one only spins beside it, for a tenth of the broker's processor time.
+            # One thread works a partition; a second one only spins, for a tenth of the broker's processor time.
             ZEEBE_BROKER_THREADS_CPUTHREADCOUNT="1",
             ZEEBE_BROKER_CLUSTER_RAFT_FLUSH_ENABLED="true",
             # After a crash, everything since the last snapshot is exported again.

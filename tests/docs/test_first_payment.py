@@ -30,7 +30,7 @@ def data_dir() -> Iterator[Path]:
 @pytest.mark.stack
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's example is written with curl, which is not here")
 @pytest.mark.timeout(400)
-def test_the_readmes_first_payment_settles(data_dir: Path):
+def test_the_readmes_first_payment_settles_in_processes_of_at_most_120_mb(data_dir: Path):
     block = next(
         block for block in re.findall(r"```sh\n(.*?)```", Path("README.md").read_text(), re.DOTALL) if "curl" in block
     )
@@ -57,4 +57,8 @@ def test_the_readmes_first_payment_settles(data_dir: Path):
     while '"COMMITTED"' not in (told := run(token + ask)) and time.monotonic() < end:
         time.sleep(0.5)
     assert '"COMMITTED"' in told
+    parts = json.loads(run(".venv/bin/payhub status --json"))["parts"]
+    ours = {part["name"]: part["memory_bytes"] / 2**20 for part in parts if part["name"].startswith(("serve-", "work-"))}
+    assert len(ours) == 7
+    assert {name: megabytes for name, megabytes in ours.items() if megabytes > 120} == {}
     assert "The book is sound." in run(".venv" + leave)

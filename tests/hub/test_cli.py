@@ -32,11 +32,16 @@ def test_a_command_that_needs_a_database_names_the_setting_and_the_fix(tmp_path:
     assert "--data-dir" in error
 
 
-@pytest.mark.parametrize("words", [("work", "nobody"), ("serve", "nothing")])
-def test_an_unknown_worker_or_service_is_answered_with_those_there_are(tmp_path: Path, words: tuple[str, str]):
+@pytest.mark.parametrize("words", [("work", "nobody"), ("serve", "nothing"), ("bench", "nonsense")])
+def test_an_unknown_worker_service_or_benchmark_is_answered_with_those_there_are(
+    tmp_path: Path, words: tuple[str, str]
+):
     ran = payhub(*words, folder=tmp_path)
     assert ran.returncode == 1
     assert "there are" in ran.stderr
+    ran = payhub(*words, "--json", folder=tmp_path)
+    assert ran.returncode == 1
+    assert "there are" in json.loads(ran.stdout)["error"]
 
 
 def test_an_outcome_that_is_none_is_refused(tmp_path: Path):
