@@ -638,6 +638,121 @@ def _found(shown: Mapping[str, Any]) -> InquiryAnswer:
     )
 
 
+# --- Conciliation and balance ---------------------------------------------------------------------------------------
+
+
+def conciliation_joined(company: str, kind: str, day: date | None) -> str:
+    """What is signed to ask for a page of a date's orders, sent (E) or received (R). The page is not signed."""
+    return f"||{company}|{kind}|{_day(day)}||"
+
+
+def conciliation_body(company: str, kind: str, day: date | None, page: int, signature: str) -> bytes:
+    asked: dict[str, Any] = {"empresa": company, "tipoOrden": kind, "page": page}
+    if day is not None:
+        asked["fechaOperacion"] = int(_day(day))
+    asked["firma"] = signature
+    return json.dumps(asked, separators=(",", ":")).encode()
+
+
+def balance_joined(company: str, account: str, day: date | None) -> str:
+    """What is signed to ask for an account's balance."""
+    return f"||{company}|{account}|{_day(day)}||"
+
+
+def balance_body(company: str, account: str, day: date | None, signature: str) -> bytes:
+    asked: dict[str, Any] = {"empresa": company, "cuentaOrdenante": account}
+    if day is not None:
+        asked["fecha"] = int(_day(day))
+    asked["firma"] = signature
+    return json.dumps(asked, separators=(",", ":")).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What STP shows of Banco de México's electronic receipt (CEP). Evidence: it decides nothing."""
+
+    seal: str | None
+    url: str | None
+    name: str | None
+    tax_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedOrder:
+    """One line of a conciliation page."""
+
+    order: FoundOrder
+    institution: int | None
+    """The other side's."""
+    payment_type: int | None
+    return_key: str | None
+    receipt: Receipt | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a date's orders. The total is not kept: on the current date it lags behind the lines."""
+
+    lines: tuple[ListedOrder, ...]
+    unreadable: int
+    """Lines that hold no order; the null at the end of some lists is not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class LimitExceeded:
+    """STP answers no more questions for the moment."""
+
+
+def read_page(status: int, body: bytes) -> Page | LimitExceeded | NoAnswer:
+    """What an answer to a question for a page means. An empty date is HTTP 400 to STP, and an empty page to us."""
+    answer = _json_object(body)
+    state = _integer(_member(answer, "estado"))
+    if state == _LIMIT:
+        return LimitExceeded()
+    if state == _NO_DATA and status in {200, 400}:
+        return Page((), 0)
+    lines = _member(answer, "datos")
+    if status != 200 or state != 0 or not isinstance(lines, list):
+        return NoAnswer(f"HTTP {status}, estado {state}")
+    read = [_listed(line) if isinstance(line, dict) else None for line in lines if line is not None]
+    return Page(tuple(line for line in read if line is not None), read.count(None))
+
+
+def _listed(line: Mapping[str, Any]) -> ListedOrder | None:
+    found = _found(line)
+    if not isinstance(found, FoundOrder) or found.stp_id is None or found.amount is None:
+        return None
+    receipt = Receipt(*(_safe(line.get(name)) for name in ("sello", "urlCEP", "nombreCep", "rfcCep")))
+    return ListedOrder(
+        order=found,
+        institution=_integer(line.get("institucionContraparte")),
+        payment_type=_integer(line.get("tipoPago")),
+        return_key=_safe(line.get("claveRastreoDevolucion")),
+        receipt=receipt if receipt.seal or receipt.url else None,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class AccountBalance:
+    """What is on an account at STP, and what is being sent from it; MXN with two decimals."""
+
+    balance: Decimal
+    pending: Decimal
+
+
+def read_balance(status: int, body: bytes) -> AccountBalance | LimitExceeded | NoAnswer:
+    """What an answer to a question for a balance means. Amounts come as numbers or as text."""
+    answer = _json_object(body)
+    state, shown = _integer(_member(answer, "estado")), _member(answer, "respuesta")
+    if state == _LIMIT:
+        return LimitExceeded()
+    if status == 200 and state == 0 and isinstance(shown, dict):
+        balance, pending = _decimal(shown.get("saldo")), _decimal(shown.get("cargosPendientes"))
+        if balance is not None and pending is not None:
+            return AccountBalance(balance, pending)
+    return NoAnswer(f"HTTP {status}, estado {state}")
+
+
 # --- Callbacks ------------------------------------------------------------------------------------------------------
 
 
