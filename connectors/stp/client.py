@@ -7,7 +7,7 @@ could have left, it was certainly not sent; after that, nothing is certain.
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import date
 from typing import Final, Protocol
@@ -24,6 +24,7 @@ from connectors.stp.wire import (
     InquiryAnswer,
     NoAnswer,
     classify,
+    classify_return,
     inquiry_body,
     inquiry_joined,
     read_inquiry,
@@ -31,6 +32,7 @@ from connectors.stp.wire import (
 from hub.failpoint import failpoint
 
 REGISTER_PATH: Final = "/speiws/rest/ordenPago/registra"
+RETURN_PATH: Final = "/speiws/rest/ordenPago/retornaOrden"
 INQUIRE_PATH: Final = "/efws/API/consultaOrden"
 
 _calls = Counter("payhub_stp_calls", "Calls to STP by what they came to.", ("operation", "outcome"))
@@ -47,6 +49,10 @@ class Stp(Protocol):
 
     async def register(self, body: str) -> Answer:
         """Send an order, its body exactly as stored."""
+        ...
+
+    async def give_back(self, body: str) -> Answer:
+        """Give a deposit back to its sender, the body exactly as stored."""
         ...
 
     async def inquire(self, company: str, key: TrackingKey, day: date | None, signer: Signer) -> InquiryAnswer:
@@ -74,15 +80,21 @@ class StpHttp:
         self._consult_within = settings.consult_timeout
 
     async def register(self, body: str) -> Answer:
-        failpoint("stp.register.before-http")
-        answer = await self._registered(body)
-        failpoint("stp.register.after-http")
-        _calls.labels("register", answer.outcome).inc()
+        return await self._sent("register", REGISTER_PATH, body, classify)
+
+    async def give_back(self, body: str) -> Answer:
+        return await self._sent("give-back", RETURN_PATH, body, classify_return)
+
+    async def _sent(self, operation: str, path: str, body: str, read: Callable[[int, bytes], Answer]) -> Answer:
+        failpoint(f"stp.{operation}.before-http")
+        answer = await self._answered(operation, path, body, read)
+        failpoint(f"stp.{operation}.after-http")
+        _calls.labels(operation, answer.outcome).inc()
         return answer
 
-    async def _registered(self, body: str) -> Answer:
+    async def _answered(self, operation: str, path: str, body: str, read: Callable[[int, bytes], Answer]) -> Answer:
         try:
-            return classify(*await self.command("register", "PUT", REGISTER_PATH, body.encode()))
+            return read(*await self.command(operation, "PUT", path, body.encode()))
         except NotSent as error:
             return Answer(SendOutcome.NOT_SENT, detail=f"no connection to STP: {error}")
         except NoReply as error:

@@ -11,41 +11,18 @@ from typing import Final
 from connectors.stp.api import build_callbacks_app
 from connectors.stp.callbacks import Callbacks
 from connectors.stp.client import open_stp
-from connectors.stp.dispatch import Dispatch, Profile, Profiles, Rules
+from connectors.stp.dispatch import Dispatch, Rules
 from connectors.stp.fake import Simulator, build_simulator_app
 from connectors.stp.model import OrderReturnedLate, OrderStatusChanged
 from connectors.stp.orders import OrderStore
 from connectors.stp.settings import StpCallbackSettings, StpSettings, StpSimulatorSettings
-from connectors.stp.signature import BadKey, Signer
-from connectors.stp.wire import Sender
+from connectors.stp.tenants import profiles
 from connectors.stp.worker import StpWorker, Timers
 from hub.api import add_probes
 from hub.connector import Connector, Service, Work
 from hub.messages import Engine
-from hub.settings import DatabaseSettings, SettingsError, read
+from hub.settings import DatabaseSettings, read
 from hub.statements import open_statements
-from hub.transfer import TenantId
-
-
-def profiles(settings: StpSettings) -> Profiles:
-    """The single tenant of the settings. Raises `SettingsError` when the key cannot be used."""
-    passphrase = settings.private_key_passphrase
-    try:
-        signer = Signer.from_file(settings.private_key_file, passphrase.get_secret_value() if passphrase else None)
-    except BadKey as error:
-        raise SettingsError(f"PAYHUB_STP_PRIVATE_KEY_FILE: {error}") from None
-    position: tuple[tuple[str, str], ...] = ()
-    if settings.latitude and settings.longitude:
-        position = (("latitud", settings.latitude), ("longitud", settings.longitude))
-    profile = Profile(
-        sender=Sender(settings.company, settings.payer_account, settings.operating_institution),
-        signer=signer,
-        tracking_prefix=settings.tracking_prefix,
-        unsigned=position,
-    )
-    if settings.tenant_id is None:
-        return Profiles(everyone=profile)
-    return Profiles({TenantId(settings.tenant_id): profile})
 
 
 def rules(settings: StpSettings) -> Rules:

@@ -23,7 +23,7 @@ from prometheus_client import Counter
 
 from connectors.stp.calendar import next_banking_day, operation_date, rollover_after
 from connectors.stp.client import Stp
-from connectors.stp.model import Sending, SendOutcome, StpConfigurationError, TrackingKeyCollision
+from connectors.stp.model import OrderKind, Sending, SendOutcome, StpConfigurationError, TrackingKeyCollision
 from connectors.stp.orders import Observed, OrderStore, StoredOrder
 from connectors.stp.signature import Signer
 from connectors.stp.wire import Answer, FoundOrder, NoAnswer, NotFound, Sender
@@ -85,6 +85,9 @@ class Rules:
     rollover_guard: timedelta
     look_at_most: timedelta = timedelta(seconds=15)
     """How long looking may take in all: job time-out, less sending."""
+    send_within: timedelta = timedelta(seconds=5)
+    """How old a claim may be when its order is sent. Somebody else may have taken over from a worker that stood still
+    for longer, and the operation date may have changed."""
 
 
 def now() -> datetime:
@@ -139,7 +142,7 @@ class Dispatch:
         return await self._send(claimed) if claimed else await self._again(order)
 
     async def _send(self, order: StoredOrder) -> StoredOrder:
-        answer = await self._stp.register(order.body)
+        answer = await self._attempt(order)
         failpoint("stp.send-order.before-record")
         order = await self._orders.record(order, answer, self._clock())
         failpoint("stp.send-order.after-record")
@@ -148,6 +151,17 @@ class Dispatch:
              error_id=answer.error_id)  # fmt: skip
         _raise_if_not_sent(answer, order)
         return order
+
+    async def _attempt(self, order: StoredOrder) -> Answer:
+        moment = self._clock()
+        late = moment - order.claimed_at > self._rules.send_within
+        if late or (order.sends > 1 and operation_date(moment) != operation_date(order.claimed_at)):
+            return Answer(SendOutcome.NOT_SENT, detail="too late for this claim; it is claimed anew")
+        match order.kind:
+            case OrderKind.ORDER:
+                return await self._stp.register(order.body)
+            case OrderKind.RETURN:
+                return await self._stp.give_back(order.body)
 
     async def _claim_again(self, order: StoredOrder) -> StoredOrder | None:
         """One more attempt; nothing when somebody else claimed it, or a callback showed that STP has the order."""
@@ -233,7 +247,8 @@ def _ours(order: StoredOrder, found: FoundOrder) -> bool:
     if found.amount is not None and found.amount != Decimal(order.amount).scaleb(-2):
         return False
     account = found.beneficiary_account
-    return account is None or not account.isdigit() or account == order.payee_account
+    unknown = account is None or not account.isdigit() or not order.payee_account
+    return unknown or account == order.payee_account
 
 
 def _raise_if_not_sent(answer: Answer, order: StoredOrder) -> None:
