@@ -17,7 +17,6 @@ import logging
 import math
 import re
 import secrets
-import signal
 import socket
 import time
 import traceback
@@ -565,39 +564,13 @@ class _Server(uvicorn.Server):
         yield
 
 
-@contextmanager
-def _stop_signal() -> Iterator[asyncio.Event]:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for each in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(each, stop.set)
-    try:
-        yield stop
-    finally:
-        for each in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(each)
+async def serve(app: ASGIApp, host: str, port: int, *, listening: socket.socket | None = None) -> None:
+    """Serve until cancelled; then let running requests finish for 20 s at most. Signals belong to the process.
 
-
-async def serve(
-    app: ASGIApp, host: str, port: int, *, signals: bool = True, listening: socket.socket | None = None
-) -> None:
-    """Serve until SIGTERM, Ctrl-C or being cancelled; let running requests finish for 20 s at most, and return.
-
-    `signals=False` leaves the signals to the process around it. Raises `OSError` at once when the address is taken;
-    `listening` is a socket that is bound already, for whoever needs to know the port beforehand. Run it on uvloop.
+    Raises `OSError` at once when the address is taken; `listening` is a socket that is bound already, for whoever needs
+    to know the port beforehand. Run it on uvloop.
     """
     listening = listening or socket.create_server((host, port), family=_family(host), backlog=2048)
-    if signals:
-        with _stop_signal() as stop:
-            await _serve(app, listening, stop)
-    else:
-        await _serve(app, listening, asyncio.Event())
-
-
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
-
-
-async def _serve(app: ASGIApp, listening: socket.socket, stop: asyncio.Event) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     server = _Server(
         uvicorn.Config(
@@ -614,12 +587,13 @@ async def _serve(app: ASGIApp, listening: socket.socket, stop: asyncio.Event) ->
     )
     log.info("serving", port=listening.getsockname()[1])
     serving = asyncio.ensure_future(server.serve(sockets=[listening]))
-    stopping = asyncio.ensure_future(stop.wait())
     try:
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({serving})
     finally:
         server.should_exit = True
-        stopping.cancel()
         await serving
-    if not stop.is_set():
-        raise RuntimeError("the server ended by itself")
+    raise RuntimeError("the server ended by itself")
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -361,7 +361,7 @@ class Demo:
                     shown.told += 1
                     self._say(shown.key, f"signed callback says {told['transferState']}")
 
-        serving = asyncio.create_task(serve(app, "127.0.0.1", self._callback_port, signals=False))
+        serving = asyncio.create_task(serve(app, "127.0.0.1", self._callback_port))
         try:
             yield
         finally:

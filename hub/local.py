@@ -171,7 +171,7 @@ def _kept(environment: Mapping[str, str]) -> dict[str, str]:
 @asynccontextmanager
 async def loopback_issuer(issuer: LocalIssuer, port: int) -> AsyncIterator[None]:
     """Publish the local issuer's keys on loopback while this context is open."""
-    serving = asyncio.create_task(serve(issuer_app(issuer), "127.0.0.1", port, signals=False))
+    serving = asyncio.create_task(serve(issuer_app(issuer), "127.0.0.1", port))
     try:
         yield
     finally:

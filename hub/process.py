@@ -54,7 +54,7 @@ async def work(connector: Connector, host: str, port: int) -> None:
         app = build_app(f"{connector.name} worker", probes={"engine": engine.ping, **parts.probes})
         async with asyncio.TaskGroup() as group:
             group.create_task(worker.run(stop))
-            group.create_task(_until(stop, lambda: serve(app, host, port, signals=False)))
+            group.create_task(_until(stop, lambda: serve(app, host, port)))
             for loop in parts.loops:
                 group.create_task(_until(stop, loop))
     log.info("worker stopped", connector=connector.name)
@@ -68,7 +68,7 @@ async def provide(name: str, open_service: OpenService, host: str, port: int) ->
         open_service(engine) as service,
         asyncio.TaskGroup() as group,
     ):
-        group.create_task(_until(stop, lambda: serve(service.app, host, port, signals=False)))
+        group.create_task(_until(stop, lambda: serve(service.app, host, port)))
         for loop in service.loops:
             group.create_task(_until(stop, loop))
     log.info("service stopped", service=name)

@@ -334,7 +334,7 @@ async def test_too_many_requests_at_once_are_told_to_come_back(monkeypatch: pyte
 @asynccontextmanager
 async def _served(app: FastAPI) -> AsyncIterator[int]:
     listening = socket.create_server(("127.0.0.1", 0))
-    serving = asyncio.ensure_future(serve(app, "127.0.0.1", 0, signals=False, listening=listening))
+    serving = asyncio.ensure_future(serve(app, "127.0.0.1", 0, listening=listening))
     try:
         yield listening.getsockname()[1]
     finally:
@@ -422,25 +422,29 @@ async def test_answers_do_not_name_the_server() -> None:
 
 async def test_an_address_that_is_taken_is_said_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(OSError, match="in use"):
-        await serve(_app(), "127.0.0.1", taken.getsockname()[1], signals=False)
+        await serve(_app(), "127.0.0.1", taken.getsockname()[1])
 
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
 async def test_told_to_stop_it_finishes_what_runs_and_closes_the_rest(how: signal.Signals) -> None:
     program = textwrap.dedent(
         """
-        import asyncio, sys, uvloop
+        import asyncio, contextlib, sys, uvloop
         from hub.api import build_app, serve
+        from hub.process import stop_signal
         app = build_app("slow")
         @app.get("/slow")
         async def slow() -> str:
             await asyncio.sleep(0.5)
             return "finished"
         async def main():
-            try:
-                await serve(app, "127.0.0.1", int(sys.argv[1]))
-            finally:
-                print("closed the rest", flush=True)
+            stop = stop_signal()
+            serving = asyncio.create_task(serve(app, "127.0.0.1", int(sys.argv[1])))
+            await stop.wait()
+            serving.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
+            print("closed the rest", flush=True)
         uvloop.run(main())
         """
     )

@@ -177,7 +177,7 @@ def migrated_url(database_url: str) -> str:
 @asynccontextmanager
 async def served(app: ASGIApp, listening: socket.socket) -> AsyncIterator[None]:
     """The application on a real port."""
-    serving = asyncio.ensure_future(serve(app, "127.0.0.1", 0, listening=listening, signals=False))
+    serving = asyncio.ensure_future(serve(app, "127.0.0.1", 0, listening=listening))
     try:
         yield
     finally:
