@@ -24,7 +24,8 @@ class AccountSystem(Protocol):
 
     async def quote(self, tenant: TenantId, payer: Party, payee: Party, amount: Money) -> Quote:
         """Both accounts and the fee. Raises `AccountUnknown`, `AccountClosed`, `AccountFrozen`, `CurrencyMismatch`,
-        `AmountNotAllowed` (same account on both sides included)."""
+        `AmountNotAllowed` (same account on both sides included), and `InsufficientFunds` where the account system looks
+        at the balance already."""
         ...
 
     async def hold(self, tenant: TenantId, payment: PaymentId, account: str, amount: Money, fee: Money) -> None:
@@ -53,9 +54,9 @@ class AccountSystem(Protocol):
     async def reverse(self, tenant: TenantId, payment: PaymentId, *, reason: str) -> None:
         """Give a payment that was captured or booked back: one compensating entry, principal and fee, once only.
 
-        `reason` is a short code for the statement. Raises the refusals of the payer's account: `AccountUnknown`,
-        `AccountClosed`, `AccountFrozen`, `CurrencyMismatch`, and `InsufficientFunds` when a payee of the same tenant has
-        spent the money. A hold that is still open, or was released, is an `AccountSystemConflict`.
+        `reason` is a short code for the statement. Raises the refusals of the payer's account (`AccountUnknown`,
+        `AccountClosed`, `AccountFrozen`, `CurrencyMismatch`), and `InsufficientFunds` when a payee of the same tenant
+        has spent the money. A hold that is still open, or was released, is an `AccountSystemConflict`.
         """
         ...
 

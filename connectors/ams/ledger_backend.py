@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final
 
 from connectors.ams import model
@@ -19,10 +20,12 @@ from ledger.model import (
     AccountRef,
     AmountNotAllowed,
     CurrencyMismatch,
+    Entry,
     InsufficientFunds,
     LedgerRefused,
     Leg,
     SameAccount,
+    Side,
     UnknownAccount,
 )
 from ledger.queries import LedgerQueries
@@ -38,6 +41,8 @@ REFUSED_AS: Final[dict[type[LedgerRefused], type[Rejected]]] = {
 }
 """What each businesslike refusal of the book is called by a payment. The others are conflicts: no correct process meets
 them."""
+
+_MOST_LINES: Final = 499
 
 
 class LedgerBackend:
@@ -100,10 +105,46 @@ class LedgerBackend:
                 reason="transfer-received",
             )
 
+    async def reverse(self, tenant: TenantId, payment: PaymentId, *, reason: str) -> None:
+        with _refusals():
+            await self._book.reverse(
+                tenant, f"{payment}:capture", f"{payment}:reverse", reason=reason, reference=payment
+            )
+
     async def balance(self, tenant: TenantId, account: str, currency: str) -> model.AccountBalance:
         with _refusals():
             found = await self._queries.balance(tenant, AccountRef.customer(account), currency)
         return model.AccountBalance(found.booked, found.held)
+
+    async def statement(
+        self,
+        tenant: TenantId,
+        account: str,
+        currency: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> model.StatementPage:
+        before, found = _sequence(cursor), list[Entry]()
+        limit = min(limit, _MOST_LINES)
+        with _refusals():
+            await self._queries.balance(tenant, AccountRef.customer(account), currency)
+            while len(found) <= limit:
+                page = await self._queries.statement(
+                    tenant, AccountRef.customer(account), currency, before=before, limit=limit + 1
+                )
+                found += [
+                    entry
+                    for entry in page
+                    if (since is None or entry.booked_at >= since) and (until is None or entry.booked_at < until)
+                ]
+                if len(page) <= limit or (since is not None and page[-1].booked_at < since):
+                    break
+                before = page[-1].sequence
+        lines = tuple(_line(entry) for entry in found[:limit])
+        return model.StatementPage(lines, lines[-1].entry if len(found) > limit else None)
 
     async def ping(self) -> None:
         await self._statements.ping()
@@ -112,6 +153,25 @@ class LedgerBackend:
 def hold_of(payment: PaymentId) -> str:
     """The operation id under which a payment's hold stands in the book."""
     return f"{payment}:hold"
+
+
+def _sequence(cursor: str | None) -> int | None:
+    if cursor is None:
+        return None
+    if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 19):
+        raise ValueError("this is no cursor of this statement")
+    return int(cursor)
+
+
+def _line(entry: Entry) -> model.StatementLine:
+    return model.StatementLine(
+        amount=entry.amount if entry.side is Side.CREDIT else -entry.amount,
+        balance_after=entry.balance_after,
+        booked_at=entry.booked_at,
+        entry=str(entry.sequence),
+        payment=PaymentId(entry.reference) if entry.reference else None,
+        reason=entry.reason,
+    )
 
 
 @contextmanager
