@@ -41,8 +41,9 @@ ALONE: Final = {
     "accept": _Alone("benchmarks.b1_accept", "database"),
     "worker": _Alone("benchmarks.b3_worker_runtime", "engine"),
     "ledger": _Alone("benchmarks.b5_ledger", "database"),
+    "orders": _Alone("benchmarks.stp_orders", "database"),
 }
-"""B1, B3 and B5, by the names that `payhub bench` takes."""
+"""B1, B3, B5 and B6, by the names that `payhub bench` takes."""
 
 NAMES: Final = (END_TO_END, *ALONE)
 
