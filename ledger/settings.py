@@ -34,11 +34,11 @@ class LedgerSettings(Settings):
     """How often what was booked is sealed into the chain of hashes."""
 
     snapshot_every_seconds: float = Field(default=60.0, gt=0)
-    """How often it is looked whether balances are to be kept for questions about the past: once a day for every account,
-    more often for the book's own."""
+    """How often it is looked whether balances are to be kept for questions about the past: once a day for every
+    account, more often for the book's own."""
 
     outbox_topic: str = "ledger"
     """The Kafka topic that is told of every transaction; made with one partition when it is missing."""
 
     outbox_every_seconds: float = Field(default=1.0, gt=0)
-    """How often it is looked for transactions to tell. Nothing is told unless `PAYHUB_KAFKA_BOOTSTRAP_SERVERS` is set."""
+    """How often it is looked for transactions to tell; nothing is, unless `PAYHUB_KAFKA_BOOTSTRAP_SERVERS` is set."""

@@ -6,13 +6,14 @@ broken one in words; nothing is assumed to hold because a function or a constrai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
-from sqlalchemy import text
+from psycopg import AsyncConnection
 
-from hub.database import database_errors, open_database
+from hub.statements import open_statements
+from ledger import chain
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,8 @@ class Report:
     """What the auditor found."""
 
     findings: Sequence[Finding]
+    head: str | None = None
+    """Number and hash of the last block of the chain. Kept outside the database, it proves what was sealed up to it."""
 
     @property
     def sound(self) -> bool:
@@ -45,7 +48,8 @@ class Report:
         return next((finding.first for finding in self.findings if not finding.sound), None)
 
     def as_json(self) -> dict[str, Any]:
-        return {"sound": self.sound, "findings": [asdict(finding) for finding in self.findings]}
+        findings = [asdict(finding) for finding in self.findings]
+        return {"sound": self.sound, "findings": findings, "chain_head": self.head}
 
     def __str__(self) -> str:
         lines = [
@@ -54,12 +58,14 @@ class Report:
             else f"BROKEN  {finding.check}: {finding.broken} of {finding.rows} rows, first {finding.first}"
             for finding in self.findings
         ]
+        if self.head is not None:
+            lines.append(f"chain   {self.head}")
         verdict = "The book is sound." if self.sound else "The book is NOT sound."
         return "\n".join([*lines, verdict])
 
 
 # Each query lists every row it looks at as (broken, place, what); place orders them.
-_CHECKS: Final = {
+_CHECKS: Final[Mapping[str, LiteralString]] = {
     "debits equal credits per book and currency, in balances": """
         SELECT sum(b.debits) <> sum(b.credits) AS broken, k.id AS place,
                format('book %s, %s: debits %s, credits %s', k.code, a.asset, sum(b.debits), sum(b.credits)) AS what
@@ -134,7 +140,8 @@ _CHECKS: Final = {
             ON f.id = h.id""",
     "holds end when they and their renewals say": """
         SELECT s.expires_at IS DISTINCT FROM greatest(h.expires_at, r.until) AS broken, h.id AS place,
-               format('hold %s: ends %s, its renewals say %s', h.id, s.expires_at, greatest(h.expires_at, r.until)) AS what
+               format('hold %s: ends %s, its renewals say %s', h.id, s.expires_at, greatest(h.expires_at, r.until))
+                   AS what
           FROM ledger.hold h JOIN ledger.hold_state s ON s.hold_id = h.id
           LEFT JOIN (SELECT t.hold_id, max(t.hold_until) AS until FROM ledger.txn t WHERE t.kind = 'renew'
                       GROUP BY t.hold_id) r ON r.hold_id = h.id""",
@@ -166,7 +173,57 @@ _CHECKS: Final = {
                format('transaction %s (%s) has %s outbox rows', t.id, t.kind, coalesce(o.number, 0)) AS what
           FROM ledger.txn t
           LEFT JOIN (SELECT txn_id, count(*) AS number FROM ledger.outbox GROUP BY txn_id) o ON o.txn_id = t.id""",
+    "no transaction is in two blocks of the chain": """
+        SELECT m.low < m.high_before AS broken, m.seq AS place,
+               format('block %s holds transaction %s once more', m.seq, m.low) AS what
+          FROM (SELECT b.seq, lower(r) AS low, max(upper(r)) OVER w AS high_before
+                  FROM ledger.chain_block b CROSS JOIN LATERAL unnest(b.members) r
+                WINDOW w AS (ORDER BY lower(r), b.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)) m""",
+    "no transaction escaped the chain": """
+        SELECT true AS broken, t.id AS place,
+               format('transaction %s (%s) was booked at %s and never sealed', t.id, t.kind, t.booked_at) AS what
+          FROM (SELECT coalesce(range_agg(b.members), '{}') AS sealed, max(b.sealed_at) AS last
+                  FROM ledger.chain_block b) c
+          CROSS JOIN LATERAL unnest('{[1,)}'::int8multirange - c.sealed) g
+          JOIN ledger.txn t ON t.id >= lower(g) AND (upper_inf(g) OR t.id < upper(g))
+         WHERE t.booked_at < c.last - interval '1 hour'
+        UNION ALL
+        SELECT false, b.seq, NULL FROM ledger.chain_block b""",
+    "snapshots are the sums of the postings booked before them": """
+        SELECT m.debits <> m.kept_debits OR m.credits <> m.kept_credits OR m.last_seq <> m.kept_last_seq
+               OR m.whole_to >= m.first_left_out AS broken, m.account_id AS place,
+               format('snapshot of account %s before %s: debits %s, credits %s; postings say %s and %s', m.account_id,
+                      m.at, m.kept_debits, m.kept_credits, m.debits, m.credits) AS what
+          FROM (SELECT u.*, coalesce(sum(u.debit) OVER w, 0) AS debits, coalesce(sum(u.credit) OVER w, 0) AS credits,
+                       max(u.seq) OVER w AS last_seq,
+                       min(u.seq) OVER (PARTITION BY u.account_id ORDER BY u.at, u.posting
+                                        ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS first_left_out
+                  FROM (SELECT s.account_id, s.as_of AS at, 0 AS posting, NULL::bigint AS seq, NULL::bigint AS debit,
+                               NULL::bigint AS credit, s.debits AS kept_debits, s.credits AS kept_credits,
+                               s.last_seq AS kept_last_seq, s.whole_to
+                          FROM ledger.snapshot s
+                        UNION ALL
+                        SELECT e.account_id, t.booked_at, 1, e.seq, CASE e.side WHEN 'D' THEN e.amount END,
+                               CASE e.side WHEN 'C' THEN e.amount END, NULL, NULL, NULL, NULL
+                          FROM ledger.entry e JOIN ledger.txn t ON t.id = e.txn_id) u
+                WINDOW w AS (PARTITION BY u.account_id ORDER BY u.at, u.posting ROWS UNBOUNDED PRECEDING)) m
+         WHERE m.posting = 0""",
 }
+
+CHAIN: Final = "every block of the chain follows from the one before and seals what is there"
+
+EVIDENCE: Final = (
+    "sequences have no gap and each balance after follows from the one before",
+    "postings stay inside the book of their transaction",
+    "transactions that move money have postings, the others have none",
+    "holds: captured plus released never exceeds the amount, and is what its transactions did",
+    "every transaction has its outbox row",
+    "no transaction is in two blocks of the chain",
+    "no transaction escaped the chain",
+    CHAIN,
+)
+"""The checks that do not look at balances: while they hold, balances can be made again."""
+
 
 _SUMMARY: Final = (
     "SELECT count(*), count(*) FILTER (WHERE broken), (array_agg(what ORDER BY place) FILTER (WHERE broken))[1] "
@@ -176,12 +233,29 @@ _SUMMARY: Final = (
 
 async def verify(url: str) -> Report:
     """Check the whole book at `url`. Reads only. Raises `Unavailable` when the database is away."""
+    async with (
+        open_statements(url, 1, statement_timeout="0") as statements,
+        statements.connection() as connection,
+        connection.transaction(),
+    ):
+        await connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+        findings = await examine(connection, _CHECKS)
+        found = await chain.walk(connection)
+    return Report([*findings, _chained(found)], found.head)
+
+
+async def examine(connection: AsyncConnection[Any], checks: Iterable[str]) -> list[Finding]:
+    """Make these checks inside the caller's transaction."""
     findings = []
-    async with open_database(url, pool_size=1) as engine:
-        with database_errors():
-            async with engine.connect() as connection:
-                await connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"))
-                for check, query in _CHECKS.items():
-                    rows, broken, first = (await connection.execute(text(_SUMMARY.format(query)))).one()
-                    findings.append(Finding(check, rows, broken, first))
-    return Report(findings)
+    for check in checks:
+        if check == CHAIN:
+            findings.append(_chained(await chain.walk(connection)))
+            continue
+        cursor = await connection.execute(_SUMMARY.format(_CHECKS[check]))
+        rows, broken, first = await cursor.fetchone() or (0, 0, None)
+        findings.append(Finding(check, rows, broken, first))
+    return findings
+
+
+def _chained(found: chain.ChainReport) -> Finding:
+    return Finding(CHAIN, found.blocks, len(found.broken), found.broken[0] if found.broken else None)

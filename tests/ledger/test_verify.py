@@ -10,8 +10,11 @@ from sqlalchemy.engine import make_url
 
 from hub.errors import Unavailable
 from hub.money import Money
+from hub.statements import open_statements
+from ledger.chain import Sealer
 from ledger.model import STP_SETTLEMENT, AccountRef, Leg
-from ledger.verify import verify
+from ledger.settings import APP_ROLE
+from ledger.verify import CHAIN, verify
 
 ANA, BRUNO = AccountRef.customer("ana"), AccountRef.customer("bruno")
 
@@ -39,6 +42,11 @@ async def busy(own_bank):
     assert await bank.ledger.expire_holds() == 1
     await bank.ledger.post(bank.name, "t1", [Leg(STP_SETTLEMENT, ANA, mxn("3")), Leg(ANA, BRUNO, mxn("2"))])
     await bank.ledger.set_policy(bank.name, BRUNO, "MXN", "floor", floor=-mxn("5"), reason="agreed")
+    async with open_statements(bank.url, 1, role=APP_ROLE) as statements:
+        sealer = Sealer(statements, block=4)
+        while await sealer.seal():
+            pass
+        await statements.rows("SELECT ledger.take_snapshots(clock_timestamp(), true)")
     return bank
 
 
@@ -46,7 +54,10 @@ async def damage(bank, *statements: str) -> None:
     """As a superuser who switches the guards off."""
     address = make_url(bank.url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(address) as connection:
-        for table in ("account_policy_event", "balance", "txn", "posting", "hold", "hold_state", "outbox"):
+        for table in (
+            *("account_policy_event", "balance", "txn", "posting", "hold", "hold_state", "outbox"),
+            *("chain_block", "snapshot"),
+        ):
             connection.execute(f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL".encode())
         for statement in statements:
             connection.execute(statement.encode())
@@ -116,6 +127,31 @@ IN_BALANCE = "UPDATE ledger.balance SET {} WHERE account_id = (SELECT id FROM le
             "postings stay inside the book",
             "/1",
         ),
+        ("UPDATE ledger.hold_state SET expires_at = NULL WHERE expires_at < now()", "holds end when", "hold "),
+        ("UPDATE ledger.txn SET ext_ref = 'p9' WHERE kind = 'capture'", CHAIN, "block 2"),
+        ("UPDATE ledger.txn SET booked_at = booked_at + interval '1us' WHERE id = 1", CHAIN, "not what was sealed"),
+        ("UPDATE ledger.posting SET cr_after = cr_after WHERE false; UPDATE ledger.hold SET fee = 2", CHAIN, "block 1"),
+        ("DELETE FROM ledger.txn WHERE kind = 'void'", CHAIN, "the first missing is 8"),
+        ("DELETE FROM ledger.chain_block WHERE seq = 2", CHAIN, "block 2 is missing before it"),
+        ("UPDATE ledger.chain_block SET prev_hash = sha256('x') WHERE seq = 3", CHAIN, "does not follow"),
+        ("UPDATE ledger.chain_block SET sealed_at = sealed_at - interval '1h' WHERE seq = 1", CHAIN, "block 1"),
+        (
+            "UPDATE ledger.chain_block SET contents = '{txn.id,txn.gone}' WHERE seq = 1",
+            CHAIN,
+            "txn.gone, which is gone",
+        ),
+        (
+            "UPDATE ledger.chain_block SET members = '{[5,10)}' WHERE seq = 3",
+            "no transaction is in two blocks",
+            "once more",
+        ),
+        (
+            "DELETE FROM ledger.chain_block WHERE seq = 1; UPDATE ledger.chain_block SET sealed_at = 'tomorrow'",
+            "no transaction escaped the chain",
+            "never sealed",
+        ),
+        ("UPDATE ledger.snapshot SET debits = debits + 1 WHERE account_id = 2", "snapshots are", "account 2 before"),
+        ("UPDATE ledger.snapshot SET last_seq = last_seq + 1", "snapshots are", "snapshot of account"),
     ],
 )
 async def test_damage_is_found_and_named(busy, statement, check, named):

@@ -125,8 +125,10 @@ BEGIN
                           AS u (account_id, debits, credits)
          WHERE p_axis <> 'booked' AND t.book_id = p_book AND o.way <> 0
            AND t.booked_at - t.effective_at NOT BETWEEN interval '-1 minute' AND interval '1 minute')
-    SELECT a.kind, a.asset, a.side, count(DISTINCT a.id), sum(sums.debits), sum(sums.credits)
-      FROM sums JOIN ledger.account a ON a.id = sums.account_id GROUP BY a.kind, a.asset, a.side;
+    SELECT a.kind, a.asset, a.side, count(DISTINCT a.id), coalesce(sum(sums.debits), 0), coalesce(sum(sums.credits), 0)
+      FROM ledger.account a LEFT JOIN sums ON sums.account_id = a.id
+     WHERE a.book_id = p_book AND (a.opened_at < p_before OR sums.account_id IS NOT NULL)
+     GROUP BY a.kind, a.asset, a.side;
 END $$;
 
 -- Keep the sums of all accounts that changed since their last snapshot, or only those of the books themselves.
