@@ -35,6 +35,8 @@ bpmn_app = typer.Typer(no_args_is_help=True, help="The drawings.")
 stp_app = typer.Typer(no_args_is_help=True, help="The STP rail.")
 ledger_app = typer.Typer(no_args_is_help=True, help="The book.")
 payment_app = typer.Typer(no_args_is_help=True, help="What an operator can tell a payment.")
+accounts_app = typer.Typer(no_args_is_help=True, help="The accounts of customers at STP.")
+stp_app.add_typer(accounts_app, name="accounts")
 for name, group in {"bpmn": bpmn_app, "stp": stp_app, "ledger": ledger_app, "payment": payment_app}.items():
     app.add_typer(group, name=name)
 
@@ -261,6 +263,99 @@ def stp_sign(
     with _explained(OrderFileError, BadKey):
         signed = sign_file(file, Path(chosen), os.environ.get("PAYHUB_STP_PRIVATE_KEY_PASSPHRASE"))
     print(json.dumps(signed, ensure_ascii=False))
+
+
+AccountFile = Annotated[Path, typer.Argument(help="JSON: one account or a list, with STP's own field names.")]
+AccountKind = Annotated[str, typer.Option(help="fisica (persons) or moral (companies)")]
+OfTenant = Annotated[str, typer.Option(help="The tenant whose company at STP it is.")]
+
+
+@accounts_app.command("register")
+def stp_accounts_register(
+    file: AccountFile,
+    *,
+    tenant: OfTenant,
+    kind: AccountKind = "fisica",
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Register accounts of customers at STP, a hundred at once. Repeating it changes nothing."""
+    from connectors.stp.by_hand import register_accounts
+
+    _stp_accounts(register_accounts, file, tenant, kind, data_dir, as_json=as_json)
+
+
+@accounts_app.command("remove")
+def stp_accounts_remove(
+    file: AccountFile,
+    *,
+    tenant: OfTenant,
+    kind: AccountKind = "fisica",
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove accounts of customers at STP."""
+    from connectors.stp.by_hand import remove_accounts
+
+    _stp_accounts(remove_accounts, file, tenant, kind, data_dir, as_json=as_json)
+
+
+def _stp_accounts(what: Any, file: Path, tenant: str, kind: str, data_dir: Path | None, *, as_json: bool) -> None:
+    from connectors.stp.account_registry import KINDS, AccountFileError
+    from connectors.stp.by_hand import read_account_file
+    from connectors.stp.model import StpConfigurationError
+    from hub.errors import Unavailable, Uncertain
+
+    if kind not in KINDS:
+        _fail(f"--kind must be one of {', '.join(KINDS)}", as_json=as_json)
+    use_stack(data_dir)
+    with _explained(AccountFileError, StpConfigurationError, Unavailable, Uncertain, as_json=as_json):
+        told = asyncio.run(what(read_account_file(file, kind), tenant))
+    listed = [each.as_json() for each in told]
+    if not all(each.done for each in told):
+        _fail("\n".join(str(each) for each in told), as_json=as_json, accounts=listed)
+    _say({"accounts": listed}, "\n".join(str(each) for each in told), as_json=as_json)
+
+
+@stp_app.command("return")
+def stp_return(
+    payment_id: Annotated[str, typer.Argument(help="The deposit's id with us.")],
+    *,
+    tenant: OfTenant,
+    amount: Annotated[str, typer.Option(help="What came in, as 12.50 (MXN).")],
+    sender: Annotated[int, typer.Option(help="The sending institution's number, as 40012.")],
+    key: Annotated[str, typer.Option(help="The deposit's tracking key.")],
+    day: Annotated[str, typer.Option("--date", help="The deposit's operation date, as 2026-11-18.")],
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Give an incoming transfer back to its sender. Repeating it looks first and gives it back once."""
+    from datetime import date
+
+    from connectors.stp.by_hand import return_deposit
+    from connectors.stp.model import GivenBackAlready, ReturnDeposit, StpConfigurationError
+    from hub.errors import Rejected, Unavailable, Uncertain
+    from hub.money import BadMoney, Money
+    from hub.transfer import PaymentId, TenantId
+
+    use_stack(data_dir)
+    kinds = (BadMoney, LookupError, GivenBackAlready, StpConfigurationError, Rejected, Unavailable, Uncertain)
+    with _explained(*kinds, as_json=as_json):
+        try:
+            came_in = date.fromisoformat(day)
+        except ValueError:
+            _fail("--date must be a date like 2026-11-18", as_json=as_json)
+        job = ReturnDeposit(
+            payment_id=PaymentId(payment_id),
+            tenant_id=TenantId(tenant),
+            amount=Money.parse(amount, "MXN").minor,
+            currency="MXN",
+            sender_institution=sender,
+            deposit_tracking_key=key,
+            operation_date=came_in,
+        )
+        back = asyncio.run(return_deposit(job))
+    _say({"payment_id": payment_id, "return_tracking_key": back}, f"It goes back as {back}.", as_json=as_json)
 
 
 @ledger_app.command("verify")

@@ -46,6 +46,10 @@ class TrackingKeyCollision(Exception):
     """STP holds an order under our tracking key whose amount or account is not ours. Only a person can tell why."""
 
 
+class GivenBackAlready(Exception):
+    """Another payment gives this very deposit back, or has done so. A deposit goes back once."""
+
+
 # --- States ---------------------------------------------------------------------------------------------------------
 
 
@@ -225,6 +229,51 @@ class InquireOrder(Job[Inquired]):
     """How often this was asked before."""
 
 
+class DepositClaimed(Result):
+    """Whether another process instance has this deposit already."""
+
+    duplicate: bool
+
+
+class ClaimDeposit(Job[DepositClaimed]):
+    """The fence: one process instance credits a deposit, any other ends as a duplicate. Safe to run twice."""
+
+    job_type: ClassVar[str] = "stp.claim-deposit"
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+
+
+class ConfirmDeposit(Job[Result]):
+    """The deposit is on the payee's account: STP is, or was, told to keep it so."""
+
+    job_type: ClassVar[str] = "stp.confirm-deposit"
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+
+
+class DepositRefused(Result):
+    """How the sender gets the money back."""
+
+    cause: int
+    """The scheme's number for the reason."""
+    give_back: bool
+    """STP was told to keep the money before this was known, so it must be given back by a transfer of our own."""
+
+
+class RefuseDeposit(Job[DepositRefused]):
+    """The account cannot take the deposit: answer STP with the cause while it still waits for the answer."""
+
+    job_type: ClassVar[str] = "stp.refuse-deposit"
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    payee: Party
+    reason: Reason
+    reason_detail: str | None = None
+
+
 # --- The message ----------------------------------------------------------------------------------------------------
 
 
@@ -247,6 +296,37 @@ class OrderStatusChanged(Message):
     @property
     def message_id(self) -> str:
         return self.observation
+
+
+class DepositArrived(Message):
+    """Money arrived for a customer of a tenant; the payee's process begins. A repeat starts nothing."""
+
+    message_name: ClassVar[str] = "stp.deposit-arrived"
+
+    payment_id: PaymentId
+    """Derived from sender, tracking key and operation date, so a deposit has one id for ever."""
+    tenant_id: TenantId
+    amount: int
+    """Minor units."""
+    currency: str
+    payer: Party | None
+    """Absent where STP did not say who sent it."""
+    payee: Party
+    concept: str
+    reference_number: int | None
+    sender_institution: int
+    deposit_tracking_key: str
+    operation_date: date
+    try_again_after: str = "P1D"
+    """ISO 8601: when giving the deposit back is tried again after STP refused it."""
+
+    @property
+    def correlation_key(self) -> str:
+        return self.payment_id
+
+    @property
+    def message_id(self) -> str:
+        return self.payment_id
 
 
 class OrderReturnedLate(Message):

@@ -12,10 +12,13 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
+from psycopg.errors import UniqueViolation
+
 from connectors.stp.calendar import operation_date
 from connectors.stp.dispatch import Clock, Dispatch, Profile, Profiles, now
 from connectors.stp.model import (
     DepositReturned,
+    GivenBackAlready,
     OrderKind,
     OrderRejected,
     ReturnDeposit,
@@ -67,7 +70,10 @@ class ReturnsWorker:
             new = await self._new(job, self._profiles.of(job.tenant_id))
             moment = self._clock()
             failpoint("stp.return-deposit.before-claim")
-            claimed = await self._orders.claim(new, operation_date(moment), moment)
+            try:
+                claimed = await self._orders.claim(new, operation_date(moment), moment)
+            except UniqueViolation:
+                raise GivenBackAlready(f"another payment than {job.payment_id} gives this deposit back") from None
             failpoint("stp.return-deposit.after-claim")
             if claimed is not None:
                 return claimed, True

@@ -10,10 +10,9 @@ import uuid
 from datetime import date
 from decimal import Decimal
 
-import psycopg
 import pytest
 
-from connectors.stp.model import OrderRejected, ReturnDeposit, StpConfigurationError
+from connectors.stp.model import GivenBackAlready, OrderRejected, ReturnDeposit, StpConfigurationError
 from connectors.stp.returns import ReturnsWorker, return_key
 from connectors.stp.tracking import is_tracking_key, tracking_key
 from connectors.stp.transport import NoReply, NotSent
@@ -70,7 +69,7 @@ async def test_a_deposit_goes_back_once_although_asked_for_at_the_same_time(rail
 async def test_two_payments_cannot_give_the_same_deposit_back(rail, returns):
     _, job = _came_in(rail)
     await returns.return_deposit(job)
-    with pytest.raises(psycopg.errors.UniqueViolation):
+    with pytest.raises(GivenBackAlready):
         await returns.return_deposit(job.model_copy(update={"payment_id": PaymentId(str(uuid.uuid4()))}))
     assert len(_gone_back(rail, job)) == 1
 

@@ -1,0 +1,68 @@
+"""`payhub stp accounts` and `payhub stp return`, as a person types them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+PAYHUB = str(Path(sys.executable).with_name("payhub"))
+PERSON = {
+    "cuenta": "646180110400000010", "rfcCurp": "GODE561231GR8", "nombre": "José", "apellidoPaterno": "Núñez",
+    "fechaNacimiento": "19561231",
+}  # fmt: skip
+
+
+@pytest.fixture
+def payhub(rail, tmp_path):
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PAYHUB_")},
+        "PAYHUB_DATABASE_URL": rail.database_url,
+        "PAYHUB_STP_BASE_URL": rail.settings.base_url,
+        "PAYHUB_STP_COMPANY": rail.settings.company,
+        "PAYHUB_STP_PAYER_ACCOUNT": rail.settings.payer_account,
+        "PAYHUB_STP_PRIVATE_KEY_FILE": str(rail.settings.private_key_file),
+    }
+
+    async def run(*words):
+        process = await asyncio.create_subprocess_exec(
+            PAYHUB, "stp", *words, "--tenant", "greenbank", "--json",
+            env=environment, cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        out, errors = await process.communicate()
+        assert b"Traceback" not in errors
+        return process.returncode, json.loads(out)
+
+    return run
+
+
+async def test_accounts_are_registered_and_removed_by_hand(payhub, tmp_path):
+    (tmp_path / "accounts.json").write_text(json.dumps([PERSON]))
+    done = {"accounts": [{"account": "***0010", "result": "done", "detail": None}]}
+    assert await payhub("accounts", "register", "accounts.json") == (0, done)
+    assert await payhub("accounts", "remove", "accounts.json") == (0, done)
+    code, answer = await payhub("accounts", "remove", "accounts.json")
+    assert (code, answer["accounts"][0]["result"]) == (1, "refused")
+    code, answer = await payhub("accounts", "register", "accounts.json", "--kind", "moral")
+    assert (code, "/0/fechaConstitucion" in answer["error"]) == (1, True)
+
+
+async def test_a_deposit_is_given_back_by_hand_once(payhub, rail):
+    given = {"claveRastreo": "BBVA-77/01", "monto": "12.50", "cuentaBeneficiario": "646180110400000007"}
+    deposit = rail.simulator.deposits.arrive({**given, "report": False})
+    arrived = rail.simulator.book.incoming(deposit).order
+    day = f"{arrived.fecha_operacion}"
+    words = (
+        "return", "deposit-1", "--amount", "12.50", "--sender", str(arrived.fields["institucionOrdenante"]), "--key",
+        "BBVA-77/01", "--date", f"{day[:4]}-{day[4:6]}-{day[6:]}",
+    )  # fmt: skip
+    code, answer = await payhub(*words)
+    assert (code, answer["payment_id"]) == (0, "deposit-1")
+    assert await payhub(*words) == (0, answer)
+    assert len(rail.simulator.book.orders(answer["return_tracking_key"])) == 1
+    code, answer = await payhub("return", "deposit-2", *words[2:])
+    assert (code, "gives this deposit back" in answer["error"]) == (1, True)
