@@ -12,7 +12,7 @@ perhaps at STP                           ask STP: no date, the date of sending, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
@@ -57,6 +57,16 @@ class Profiles:
     def __init__(self, by_tenant: dict[TenantId, Profile] | None = None, everyone: Profile | None = None) -> None:
         self._by_tenant = by_tenant or {}
         self._everyone = everyone
+
+    @property
+    def by_tenant(self) -> Mapping[TenantId, Profile]:
+        """Those of the tenants that have one of their own."""
+        return self._by_tenant
+
+    @property
+    def everyone(self) -> Profile | None:
+        """The one of all other tenants."""
+        return self._everyone
 
     def of(self, tenant: TenantId) -> Profile:
         """Raises `StpConfigurationError` for a tenant that has no company at STP."""
