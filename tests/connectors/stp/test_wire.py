@@ -8,17 +8,19 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from connectors.stp.accounts import AccountKind, Beneficiary
 from connectors.stp.cleaning import clean
-from connectors.stp.model import AccountUnknown, ComplianceRefused, OrderRejected, OrderState, SendOutcome
+from connectors.stp.model import AccountUnknown, ComplianceRefused, OrderRejected, OrderState, Sending, SendOutcome
+from connectors.stp.orders import sending_after
 from connectors.stp.tracking import TrackingKey
 from connectors.stp.wire import (
     CAUSES,
     ERRORS,
+    PAYMENT_TYPES,
     SIGNED,
     STATE_OF,
     Cause,
@@ -197,10 +199,15 @@ def test_text_of_which_nothing_can_be_carried_is_replaced_by_neutral_words():
     assert order.conceptoPago == "PAGO"
 
 
-def _order(name: str | None = "Ana", concept: str = "Pago", tax: str | None = None) -> Orden:
+def _order(
+    name: str | None = "Ana",
+    concept: str = "Pago",
+    tax: str | None = None,
+    constants: tuple[tuple[str, str | int], ...] = (),
+) -> Orden:
     party = Party(id_type=IdentifierType.CLABE, identifier="072691004495711499", name=name, tax_id=tax)
     return orden(
-        sender=Sender("TAMIZI", "646180110400000007"),
+        sender=Sender("TAMIZI", "646180110400000007", constants=constants),
         key=TrackingKey("PH2"),
         amount=Money(120, "MXN"),
         payer=party,
@@ -514,3 +521,103 @@ def test_only_a_clear_no_counts_as_not_found(status, answer, meaning):
 
 def test_cleaned_text_passes_the_wire_unchanged():
     assert Orden(conceptoPago=clean("Pago de nómina")).conceptoPago == "Pago de nomina"
+
+
+# --- The whole range of answers -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("doubts", [1, 2])
+def test_of_all_numbers_only_documented_ones_ever_release_funds_at_once(doubts):  # L43, L44
+    """Whatever number STP answers with: funds are released at once only on a no that a source documents."""
+    released = {
+        number
+        for number in range(-300, 1200)
+        for text in (None, "", "algo", "No se recibió respuesta del servicio", "Error validando la firma")
+        if sending_after(classify(*_answered(number, text)), doubts) is Sending.REJECTED
+    }
+    assert released == (set(EXPECTED) if doubts == 1 else set())
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 301, 400, 401, 403, 404, 409, 429, 500, 502, 503, 504])
+def test_of_all_statuses_only_ok_accepts_or_refuses_and_only_the_gateways_page_says_not_sent(status):
+    bodies = [b"", b"<html>nginx</html>", _answered(9349827)[1], _answered(-20, "x")[1], _answered(-1, "x")[1]]
+    outcomes = [classify(status, body).outcome for body in bodies]
+    if status == 200:
+        assert outcomes == ["UNKNOWN", "UNKNOWN", "ACCEPTED", "REJECTED", "ALREADY_REGISTERED"]
+    elif status == 403:
+        assert outcomes == ["UNKNOWN", "NOT_SENT", "UNKNOWN", "UNKNOWN", "UNKNOWN"]
+    else:
+        assert set(outcomes) == {"UNKNOWN"}
+
+
+# --- Any order whatever ---------------------------------------------------------------------------------------------
+
+_LINE = st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"], exclude_characters="|"), max_size=15)
+_PRINTED = {
+    "institucionContraparte": st.integers(0, 99_999), "tipoPago": st.sampled_from(sorted(PAYMENT_TYPES)),
+    "tipoCuentaOrdenante": st.sampled_from([3, 10, 40]), "referenciaNumerica": st.integers(1, 9_999_999),
+    "tipoOperacion": st.integers(0, 99), "medioEntrega": st.integers(0, 99), "prioridad": st.integers(0, 1),
+    "topologia": st.sampled_from("TV"), "claveRastreo": st.from_regex(r"[A-Za-z0-9]{1,30}", fullmatch=True),
+    "fechaOperacion": st.dates().map(lambda day: int(day.strftime("%Y%m%d"))).filter(lambda number: number > 10**7),
+    **dict.fromkeys(("monto", "iva"), st.decimals(0, 10**15, places=2)),
+    **dict.fromkeys(("empresa", "nombreBeneficiario", "usuario", "conceptoPago", "conceptoPago2"), _LINE),
+}  # fmt: skip
+
+
+@settings(max_examples=150)
+@given(st.fixed_dictionaries({}, optional=_PRINTED))
+def test_whatever_an_order_holds_its_json_rebuilds_the_signed_string(values):  # L42
+    """As STP does it: 34 slots, what is absent is empty, amounts with two decimals, a zero is `0`."""
+    order = Orden(**values)
+    sent = json.loads(order.body("s", {"latitud": "19.4"}), parse_float=Decimal)
+    rebuilt = [
+        "" if sent.get(name) is None else f"{Decimal(sent[name]):.2f}" if name in {"monto", "iva"} else str(sent[name])
+        for name in SIGNED
+    ]
+    assert order.joined() == f"||{'|'.join(rebuilt)}||"
+    assert order.joined().count("|") == 37
+    assert order.body("s") == order.body("s")
+    assert Orden.model_validate({name: sent[name] for name in SIGNED if name in sent}).joined() == order.joined()
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("tipoPago", (0, 1, 12, 14, 36), (13, 37, 99)),
+        ("tipoCuentaOrdenante", (3, 10, 40), (0, 1, 4, 41)),
+        ("tipoCuentaBeneficiario", (3, 10, 40), (0, 99)),
+        ("tipoCuentaBeneficiario2", (3, 10, 40), (0, 99)),
+        ("topologia", ("T", "V"), ("X", "t", "TV")),
+        ("prioridad", (0, 1, "0"), (2, 9, "00")),
+        ("claveRastreo", ("A1", "a" * 30), ("A-1", "Ñ", "A 1", "a" * 31)),
+        ("institucionContraparte", (2001, 40072, "90646"), (100_000, "040072")),
+        ("referenciaNumerica", (1, 9_999_999), (0, 10_000_000, "0000001")),
+    ],
+)
+def test_catalogues_and_limits_are_kept_by_field(name, good, bad):
+    for value in good:
+        assert f"|{value}|" in f"|{Orden(**{name: value}).joined()}|"
+    for value in bad:
+        with pytest.raises(ValidationError, match=name):
+            Orden(**{name: value})
+
+
+LIMITS = {
+    "empresa": 15, "folioOrigen": 50, "nombreOrdenante": 40, "cuentaOrdenante": 20, "rfcCurpOrdenante": 18,
+    "nombreBeneficiario": 40, "cuentaBeneficiario": 20, "rfcCurpBeneficiario": 18, "nombreBeneficiario2": 40,
+    "cuentaBeneficiario2": 20, "rfcCurpBeneficiario2": 18, "conceptoPago": 40, "conceptoPago2": 40, "clavePago": 10,
+    "referenciaCobranza": 40,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "longest"), LIMITS.items())
+def test_a_text_that_is_too_long_is_refused_and_never_cut_in_silence(name, longest):
+    assert getattr(Orden(**{name: "x" * longest}), name) == "x" * longest
+    with pytest.raises(ValidationError, match=name):
+        Orden(**{name: "x" * (longest + 1)})
+
+
+def test_what_a_company_fixes_stands_in_each_of_its_orders():
+    order = _order(constants=(("prioridad", 1), ("usuario", "hub"), ("tipoPago", 12)))
+    assert (order.prioridad, order.usuario, order.tipoPago, order.topologia) == (1, "hub", 12, "T")
+    assert _order().tipoPago == 1
