@@ -244,7 +244,45 @@ class ReverseTransfer(Job[Result]):
         InsufficientFunds,
     )
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
+    attempts: ClassVar[int] = ATTEMPTS
 
     payment_id: PaymentId
     tenant_id: TenantId
     reason: Reason
+
+
+class AccountValidated(Result):
+    """Where incoming money goes."""
+
+    payee_account: str
+
+
+class ValidateAccount(Job[AccountValidated]):
+    """Find the account that incoming money is for. Writes nothing; whether it takes credits is found when it does."""
+
+    job_type: ClassVar[str] = "ams.validate-account"
+    rejections = (AccountUnknown, CurrencyMismatch)
+    timeout: ClassVar[timedelta] = timedelta(seconds=30)
+    attempts: ClassVar[int] = ATTEMPTS
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    payee: Party
+    currency: str
+
+
+class CreditAccount(Job[Result]):
+    """Put money that a rail brought on the payee's account, once."""
+
+    job_type: ClassVar[str] = "ams.credit-account"
+    rejections = (AccountUnknown, AccountClosed, AccountFrozen, CurrencyMismatch, AmountNotAllowed)
+    timeout: ClassVar[timedelta] = timedelta(seconds=30)
+    attempts: ClassVar[int] = ATTEMPTS
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    payee_account: str
+    amount: int
+    """Minor units."""
+
+    currency: str

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from prometheus_client import Counter
 
 from connectors.ams.client import AccountSystem
 from connectors.ams.model import (
     AccountSystemConflict,
+    AccountValidated,
     BookTransfer,
     CaptureHold,
+    CreditAccount,
+    CurrencyMismatch,
     HoldFunds,
     QuoteTransfer,
     ReleaseHold,
     ReverseTransfer,
     TransferBooked,
     TransferQuoted,
+    ValidateAccount,
 )
 from hub.errors import Rejected, Unavailable
 from hub.jobs import Result, handles
@@ -28,6 +34,9 @@ _refused_reversals = Counter(
 )
 
 log = logger(__name__)
+
+CAPTURE_TRIES: Final = 20
+"""How often a reversal is tried while the transfer is not captured: about a quarter of an hour."""
 
 
 class AmsWorker:
@@ -72,10 +81,25 @@ class AmsWorker:
         try:
             await self._accounts.reverse(job.tenant_id, job.payment_id, reason=job.reason)
         except AccountSystemConflict as conflict:
-            # The return may overtake the capture. Whatever else it is becomes an incident when the tries run out.
+            # The return may overtake the capture. What is still so after a quarter of an hour is an incident.
+            if job.attempts - job.facts.retries >= CAPTURE_TRIES:
+                raise
             raise Unavailable(f"nothing captured to give back: {conflict}") from conflict
         except Rejected as refused:
             _refused_reversals.labels(refused.reason).inc()
             log.error("reversal.refused", payment_id=job.payment_id, reason=refused.reason)  # noqa: TRY400 (no defect)
             raise
+        return Result()
+
+    @handles(ValidateAccount)
+    async def validate_account(self, job: ValidateAccount) -> AccountValidated:
+        found = await self._accounts.lookup(job.tenant_id, job.payee.id_type, job.payee.identifier)
+        if found.currency != job.currency:
+            raise CurrencyMismatch(f"the account is kept in {found.currency}")
+        return AccountValidated(payee_account=found.account)
+
+    @handles(CreditAccount)
+    async def credit_account(self, job: CreditAccount) -> Result:
+        amount = Money(job.amount, job.currency)
+        await self._accounts.credit(job.tenant_id, job.payment_id, job.payee_account, amount)
         return Result()

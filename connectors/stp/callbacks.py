@@ -103,9 +103,13 @@ class Callbacks:
         if not (known and result is CallbackResult.UNKNOWN_ORDER):
             _callbacks.labels(result).inc()
         if order is not None:
-            await self._publish(order)
-            self._published.append(order)
+            await self.tell(order)
         return result
+
+    async def tell(self, order: Standing) -> None:
+        """Tell the engine an order's state; that it was told is written down a little later."""
+        await self._publish(order)
+        self._published.append(order)
 
     async def _applied(self, callback_id: int, body: bytes, *, known: bool) -> tuple[CallbackResult, Standing | None]:
         """What became of a callback, and its order when the engine must be told."""

@@ -11,10 +11,13 @@ from typing import Final
 from connectors.stp.api import build_callbacks_app
 from connectors.stp.callbacks import Callbacks
 from connectors.stp.client import open_stp
+from connectors.stp.deposit_store import DepositStore
+from connectors.stp.deposits import Deposits, DepositWorker
 from connectors.stp.dispatch import Dispatch, Rules
 from connectors.stp.fake import Simulator, build_simulator_app
-from connectors.stp.model import OrderReturnedLate, OrderStatusChanged
+from connectors.stp.model import DepositArrived, OrderReturnedLate, OrderStatusChanged
 from connectors.stp.orders import OrderStore
+from connectors.stp.returns import ReturnsWorker
 from connectors.stp.settings import StpCallbackSettings, StpSettings, StpSimulatorSettings
 from connectors.stp.tenants import profiles
 from connectors.stp.worker import StpWorker, Timers
@@ -23,6 +26,7 @@ from hub.connector import Connector, Service, Work
 from hub.messages import Engine
 from hub.settings import DatabaseSettings, read
 from hub.statements import open_statements
+from hub.transfer import TenantId
 
 
 def rules(settings: StpSettings) -> Rules:
@@ -36,7 +40,7 @@ def rules(settings: StpSettings) -> Rules:
 
 @asynccontextmanager
 async def open_work(engine: Engine) -> AsyncIterator[Work]:
-    """The two jobs, and the sweep that finishes what callbacks left."""
+    """The jobs, and the sweeps that finish what callbacks left."""
     settings, database_settings = read(StpSettings), read(DatabaseSettings)
     known = profiles(settings)
     async with (
@@ -44,17 +48,22 @@ async def open_work(engine: Engine) -> AsyncIterator[Work]:
         open_stp(settings) as stp,
     ):
         orders = OrderStore(database)
+        dispatch = Dispatch(orders, stp, known, rules(settings))
         worker = StpWorker(
             orders=orders,
-            dispatch=Dispatch(orders, stp, known, rules(settings)),
+            dispatch=dispatch,
             profiles=known,
             institutions=settings.known_institutions(),
             timers=Timers(timedelta(seconds=settings.inquire_after), timedelta(seconds=settings.inquire_again_after)),
         )
-        callbacks = Callbacks(orders, engine)
+        callbacks, store = Callbacks(orders, engine), DepositStore(database)
+        deposits = Deposits(store, orders, callbacks, engine, tenant=_tenant(settings.tenant_id))
         yield Work(
-            workers=[worker],
-            loops=[partial(callbacks.sweep_for_ever, settings.sweep_every)],
+            workers=[worker, ReturnsWorker(orders=orders, dispatch=dispatch, profiles=known), DepositWorker(store)],
+            loops=[
+                partial(callbacks.sweep_for_ever, settings.sweep_every),
+                partial(deposits.sweep_for_ever, settings.sweep_every),
+            ],
             probes={"database": database.ping},
         )
 
@@ -64,10 +73,16 @@ async def open_callbacks(engine: Engine) -> AsyncIterator[Service]:
     """Where STP posts what became of orders."""
     settings, database_settings = read(StpCallbackSettings), read(DatabaseSettings)
     async with open_statements(database_settings.url, database_settings.pool_size) as database:
-        callbacks = Callbacks(OrderStore(database), engine)
-        app = build_callbacks_app(settings, callbacks)
+        orders = OrderStore(database)
+        callbacks = Callbacks(orders, engine)
+        deposits = Deposits(DepositStore(database), orders, callbacks, engine, tenant=_tenant(settings.tenant_id))
+        app = build_callbacks_app(settings, callbacks, deposits)
         add_probes(app, {"database": database.ping})
         yield Service(app, loops=[callbacks.mark_for_ever])
+
+
+def _tenant(name: str | None) -> TenantId | None:
+    return TenantId(name) if name else None
 
 
 @asynccontextmanager
@@ -79,9 +94,9 @@ async def open_simulator(_: Engine) -> AsyncIterator[Service]:
 
 CONNECTOR: Final = Connector(
     name="stp",
-    worker_classes=(StpWorker,),
+    worker_classes=(StpWorker, ReturnsWorker, DepositWorker),
     open_work=open_work,
     services={"stp-callbacks": open_callbacks, "stp-simulator": open_simulator},
-    messages=(OrderStatusChanged, OrderReturnedLate),
+    messages=(OrderStatusChanged, OrderReturnedLate, DepositArrived),
     migrations="connectors.stp.migrations",
 )

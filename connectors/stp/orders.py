@@ -19,7 +19,7 @@ from typing import Any, Final, LiteralString
 from connectors.stp import statements
 from connectors.stp.model import OrderKind, OrderState, Sending, SendOutcome, digest
 from connectors.stp.tracking import TrackingKey
-from connectors.stp.wire import Answer, FoundOrder, StatusNotice
+from connectors.stp.wire import Answer, DepositNotice, FoundOrder, StatusNotice
 from hub.statements import Statements
 from hub.transfer import PaymentId, TenantId
 
@@ -118,6 +118,10 @@ class CallbackResult(StrEnum):
     """A repeat, or news that the order's state had overtaken."""
     CONFLICT = "conflict"
     """It contradicts what is known: an operator must look."""
+    TAKEN = "taken"
+    """A deposit whose process begins, or a repeat of it."""
+    REFUSED = "refused"
+    """A deposit that was sent back at once."""
     UNKNOWN_ORDER = "unknown-order"
     UNKNOWN_STATUS = "unknown-status"
     MALFORMED = "malformed"
@@ -338,6 +342,31 @@ class OrderStore:
         }
         row = await self._row(statements.OBSERVE_CALLBACK, given)
         return None if row is None else _observed(row)
+
+    async def observe_incoming(
+        self, payment_id: PaymentId, callback_id: int, notice: DepositNotice, moment: datetime
+    ) -> Observed:
+        """Keep that an order's money came in again: it was returned, whether or not a status callback says so too."""
+        given = {
+            "payment_id": payment_id,
+            "source": "deposit",
+            "digest": digest("incoming", notice.key, notice.payment_type),
+            "word": f"tipoPago {notice.payment_type}",
+            "state": OrderState.RETURNED,
+            "stp_id": None,  # ids of what comes in are another series than those of orders
+            "cause": None,
+            "detail": None,
+            "happened_at": None,
+            "callback_id": callback_id,
+            "before": _before(OrderState.RETURNED),
+            "contradicts": _contradicted(OrderState.RETURNED),
+            "moment": moment,
+            "told": False,
+        }
+        row = await self._row(statements.OBSERVE, given)
+        if row is None:
+            raise LookupError(f"the order of payment {payment_id} has gone")
+        return _observed(row)
 
     async def close_callback(self, callback_id: int, result: CallbackResult, moment: datetime) -> None:
         """Write down what became of a callback."""

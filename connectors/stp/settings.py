@@ -6,6 +6,8 @@ The process that signs has the key; the one that listens to callbacks has the sh
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import urlsplit
@@ -14,6 +16,15 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 
 from connectors.stp.accounts import DEMO_COUNTERPART, NOT_SERVED, STP, Institutions, catalogue, is_clabe
 from hub.settings import Settings, prefixed
+
+
+class CallbackCheck(StrEnum):
+    """A way to tell who posts a callback."""
+
+    SECRET = "secret"  # noqa: S105 (the name of the check)
+    BASIC = "basic"
+    NETWORK = "network"
+    SIGNATURE = "signature"
 
 
 class StpSettings(Settings):
@@ -106,6 +117,27 @@ class StpSettings(Settings):
     sweep_every: float = Field(default=2, gt=0)
     """Seconds between looks for statuses that were stored and not yet told to the engine."""
 
+    consults_per_hour: int = Field(default=100, ge=10)
+    """Questions that STP answers to one company in an hour; all workers together ask no more."""
+
+    poll_after: int = Field(default=900, ge=1)
+    """Seconds after which an order without a final state is asked for beside its process; then ever more rarely."""
+
+    poll_every: float = Field(default=60, gt=0)
+    """Seconds between looks for such orders."""
+
+    page_pause: float = Field(default=3, ge=0)
+    """Seconds between two pages of a conciliation."""
+
+    reconcile_again_after: int = Field(default=86_400, ge=1)
+    """Seconds between the three comparisons of an operation date."""
+
+    reconcile_ledger: bool = True
+    """Whether our own ledger is compared too, if `PAYHUB_LEDGER_DATABASE_URL` is set; not with another one."""
+
+    booking_grace: int = Field(default=600, ge=0)
+    """Seconds within which the book may lag behind an order's state without being called different."""
+
     @field_validator("payer_account")
     @classmethod
     def _clabe(cls, value: str | None) -> str | None:
@@ -151,11 +183,32 @@ class StpCallbackSettings(Settings):
 
     model_config = prefixed("PAYHUB_STP_")
 
-    callback_secret: SecretStr = Field(min_length=1)
+    callback_checks: frozenset[CallbackCheck] = frozenset({CallbackCheck.SECRET})
+    """What a callback must pass, all of it: `secret`, `basic`, `network`, `signature`. A network alone is no proof."""
+
+    callback_secret: SecretStr | None = Field(default=None, min_length=1)
     """What STP sends in the header `X-STP-Secret`; another one per environment (L33)."""
+
+    callback_user: str | None = None
+    """The user of HTTP Basic."""
+
+    callback_password: SecretStr | None = Field(default=None, min_length=1)
+    """The password of HTTP Basic."""
+
+    callback_networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Where callbacks may come from, for instance `["10.8.0.0/16"]`; the connection's own address counts, no header."""
+
+    callback_public_key_file: Path | None = None
+    """PEM of the certificate or public key with which the header `X-STP-Signature` is checked."""
 
     publish_within: float = Field(default=0.7, gt=0)
     """Seconds in which the engine must take a status before STP is answered; the sweep does it later otherwise."""
+
+    deposit_answer_within: float = Field(default=0.8, gt=0, le=30)
+    """Seconds that a deposit's process has to refuse it in the answer; after them STP is told to keep the money."""
+
+    tenant_id: str | None = None
+    """The tenant that has every account which no prefix of the seed file names; unset: such deposits go back."""
 
 
 class StpSimulatorSettings(Settings):

@@ -802,6 +802,114 @@ def read_status(body: bytes) -> StatusNotice:
     return notice
 
 
+# --- Deposits -------------------------------------------------------------------------------------------------------
+
+MONEY_BACK: Final = frozenset({0, 16, 17, 18, 23, 24})
+"""`tipoPago` of money that comes back: returns, reversals, late and special ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class DepositNotice:
+    """Money that arrived, as STP tells it (`sendabono`), in its newer or its older form."""
+
+    stp_id: int | None
+    sender_institution: int
+    key: str
+    """Chosen by the sending bank: any characters, and other banks may choose the same."""
+    returned_key: str | None
+    """`claveRastreoDevolucion`, on money that comes back."""
+    operation_date: date | None
+    amount: int
+    """Centavos."""
+    company: str | None
+    payment_type: int | None
+    account: str | None
+    kind: AccountKind | None
+    payer_account: str | None
+    payer_kind: AccountKind | None
+    payer_name: str | None
+    payer_tax_id: str | None
+    payee_name: str | None
+    concept: str
+    reference: int | None
+
+
+def read_deposit(body: bytes) -> DepositNotice:
+    """Read a deposit. Names count whatever their case. Raises `MalformedCallback` when it cannot be told apart."""
+    given = _json_object(body)
+    if given is None:
+        raise MalformedCallback("the body is no JSON object")
+    said = {name.lower(): value for name, value in given.items()}
+    sender, key = _integer(said.get("institucionordenante")), _safe(said.get("claverastreo"))
+    stp_id, day = _integer(said.get("id", said.get("clave"))), _day_of(said.get("fechaoperacion"))
+    if sender is None or not 0 < sender <= 99_999:
+        raise MalformedCallback("institucionOrdenante is missing")
+    if key is None or len(key) > _LONGEST_KEY:
+        raise MalformedCallback("claveRastreo is missing or too long")
+    if stp_id is None and day is None:
+        raise MalformedCallback("id and fechaOperacion are both missing")
+    account, payer = _account(said.get("cuentabeneficiario")), _account(said.get("cuentaordenante"))
+    reference = _integer(said.get("referencianumerica"))
+    return DepositNotice(
+        stp_id=stp_id,
+        sender_institution=sender,
+        key=key,
+        returned_key=_safe(said.get("claverastreodevolucion")),
+        operation_date=day,
+        amount=_centavos(said.get("monto")),
+        company=_safe(said.get("empresa")),
+        payment_type=_integer(said.get("tipopago")),
+        account=account,
+        kind=_kind(said.get("tipocuentabeneficiario"), account),
+        payer_account=payer,
+        payer_kind=_kind(said.get("tipocuentaordenante"), payer),
+        payer_name=_safe(said.get("nombreordenante")),
+        payer_tax_id=_safe(said.get("rfccurpordenante")),
+        payee_name=_safe(said.get("nombrebeneficiario")),
+        concept=_safe(said.get("conceptopago")) or "",
+        reference=reference if reference is not None and 0 <= reference <= 9_999_999 else None,
+    )
+
+
+_LONGEST_KEY: Final = 60
+_KIND_BY_LENGTH: Final[Mapping[int, AccountKind]] = {
+    10: AccountKind.MOBILE,
+    15: AccountKind.CARD,
+    16: AccountKind.CARD,
+    18: AccountKind.CLABE,
+}
+
+
+def _centavos(value: Any) -> int:
+    amount = _decimal(value)
+    if amount is None or not 0 < amount < Decimal(10) ** 15:
+        raise MalformedCallback("monto is missing or no amount")
+    centavos = amount.scaleb(2)
+    if centavos != centavos.to_integral_value():
+        raise MalformedCallback("monto has more than two decimals")
+    return int(centavos)
+
+
+def _day_of(value: Any) -> date | None:
+    number = _integer(value)
+    try:
+        return None if number is None else datetime.strptime(str(number), "%Y%m%d").replace(tzinfo=UTC).date()
+    except ValueError:
+        return None
+
+
+def _account(value: Any) -> str | None:
+    text = _safe(value)
+    return text if text is not None and re.fullmatch(r"[0-9]{1,20}", text, re.ASCII) else None
+
+
+def _kind(value: Any, account: str | None) -> AccountKind | None:
+    """The kind of an account, where its length can be one; STP may leave the kind out."""
+    by_length = _KIND_BY_LENGTH.get(len(account)) if account is not None else None
+    said = _integer(value)
+    return by_length if said is None or said == by_length else None
+
+
 # --- Reading JSON that others wrote ---------------------------------------------------------------------------------
 
 _BIGGEST: Final = 2**63 - 1

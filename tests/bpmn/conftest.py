@@ -94,6 +94,24 @@ class Payment:
         }
         await self._publish("stp.order-returned-late", f"{self.id}:{message_id}", {**facts, **variables})
 
+    async def arrives(self, message_id: str | None = None, **variables: Any) -> None:
+        """STP tells of money that came in."""
+        facts = {
+            "payment_id": self.id,
+            "tenant_id": "bank-a",
+            "amount": 12_345,
+            "currency": "MXN",
+            "payer": None,
+            "payee": {"id_type": "CLABE", "identifier": "646180110400000007"},
+            "concept": "rent",
+            "reference_number": 7,
+            "sender_institution": 40072,
+            "deposit_tracking_key": "058-25/08/2023/25-300CPWF924",
+            "operation_date": "2026-11-18",
+            "try_again_after": "P1D",
+        }
+        await self._publish("stp.deposit-arrived", message_id or self.id, {**facts, **variables})
+
     async def hears(self, message: str, **variables: Any) -> None:
         """A message arrives for this payment."""
         self.heard.append(message)

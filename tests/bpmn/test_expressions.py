@@ -49,6 +49,7 @@ CASES: dict[str, list[tuple[dict[str, Any], Any]]] = {
         ({"try_again_after": None}, "P1D"),
         ({}, "P1D"),
     ],
+    "=give_back = false": [({"give_back": False}, True), ({"give_back": True}, False), ({}, False)],
     "=return_reason": [({"return_reason": "account-closed"}, "account-closed")],
     "=return_detail": [({"return_detail": "cause 3"}, "cause 3"), ({"return_detail": None}, None)],
     '="RETURNED"': [({}, "RETURNED")],

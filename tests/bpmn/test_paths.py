@@ -386,6 +386,80 @@ async def test_a_refused_return_is_tried_again_and_keeps_its_cause(payment):  # 
     assert told(await payment.completes("record-returned")) == ("RETURNED", "account-closed", "returned: cause 3")
 
 
+# ---- money that arrives
+
+ARRIVED = "deposit-arrived claim-deposit first-instance"
+FOUND = f"{ARRIVED} validate-account credit-account"
+GIVE_BACK = f"{ARRIVED} validate-account account-refused refuse-deposit told-to-keep return-deposit"
+
+
+async def claimed(payment: Any, **arrived: Any) -> None:
+    await payment.arrives(**arrived)
+    await payment.completes("claim-deposit", duplicate=False)
+
+
+@takes(payee_transfer=f"{FOUND} confirm-deposit credited")
+async def test_a_deposit_is_credited_and_confirmed(payment):  # H2
+    await claimed(payment)
+    seen = await payment.completes("validate-account", payee_account="1")
+    assert (seen["tenant_id"], seen["payee"]["identifier"]) == ("bank-a", "646180110400000007")
+    seen = await payment.completes("credit-account")
+    assert (seen["payee_account"], seen["amount"], seen["currency"]) == ("1", 12_345, "MXN")
+    await payment.completes("confirm-deposit")
+
+
+@takes(payee_transfer=[f"{FOUND} confirm-deposit credited", f"{ARRIVED} duplicate"])
+async def test_a_second_instance_of_a_deposit_credits_nothing(payment):
+    await payment.arrives()
+    await payment.arrives(message_id=f"{payment.id}:a day later")
+    await payment.completes("claim-deposit", duplicate=False)
+    await payment.completes("validate-account", payee_account="1")
+    await payment.completes("credit-account")
+    await payment.completes("confirm-deposit")
+    await payment.completes("claim-deposit", duplicate=True)
+
+
+@takes(payee_transfer=f"{ARRIVED} validate-account account-refused refuse-deposit told-to-keep refused")
+async def test_an_account_that_nobody_has_is_refused_in_the_answer(payment):  # H2
+    await claimed(payment)
+    await payment.refuses("validate-account", "account-unknown")
+    seen = await payment.completes("refuse-deposit", cause=1, give_back=False)
+    assert (seen["reason"], seen["payee"]["id_type"]) == ("account-unknown", "CLABE")
+
+
+@takes(payee_transfer=f"{FOUND} credit-refused refuse-deposit told-to-keep return-deposit given-back")
+async def test_a_refusal_that_comes_after_the_answer_is_given_back(payment):  # H2
+    await claimed(payment)
+    await payment.completes("validate-account", payee_account="1")
+    await payment.refuses("credit-account", "account-closed")
+    await payment.completes("refuse-deposit", cause=3, give_back=True)
+    seen = await payment.completes("return-deposit", return_tracking_key="K")
+    assert (seen["deposit_tracking_key"], seen["sender_institution"], seen["operation_date"], seen["amount"]) == (
+        "058-25/08/2023/25-300CPWF924", 40072, "2026-11-18", 12_345,
+    )  # fmt: skip
+
+
+@takes(payee_transfer=f"{GIVE_BACK} return-refused wait-for-decision operator-decided decided-by-operator")
+async def test_money_that_stp_does_not_take_back_waits_for_an_operator(payment):  # H3
+    await claimed(payment)
+    await payment.refuses("validate-account", "account-unknown")
+    await payment.completes("refuse-deposit", cause=1, give_back=True)
+    await payment.refuses("return-deposit", "scheme-rejected", "STP -1")
+    await payment.stays()
+    await payment.hears(OPERATOR, **heard("RETURNED", "operator", "paid back by hand"))
+
+
+@takes(
+    payee_transfer=f"{GIVE_BACK} return-refused wait-for-decision time-to-try-again return-deposit given-back",
+)
+async def test_giving_back_is_tried_again(payment):  # H3
+    await claimed(payment, try_again_after="PT0S")
+    await payment.refuses("validate-account", "account-unknown")
+    await payment.completes("refuse-deposit", cause=1, give_back=True)
+    await payment.refuses("return-deposit", "scheme-rejected", "STP -1")
+    await payment.completes("return-deposit", return_tracking_key="K")
+
+
 # ---- the paths themselves
 
 

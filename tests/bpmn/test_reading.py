@@ -16,14 +16,14 @@ def payer_transfer() -> bpmn.Process:
 
 def test_the_folder_holds_one_process_per_file_and_the_table_that_chooses():
     names = [name.removesuffix(".bpmn") for name in bpmn.resources() if name.endswith(".bpmn")]
-    assert {"late-return", "payer-transfer", "rail-on-us", "rail-stp"} <= set(names)
+    assert {"late-return", "payee-transfer", "payer-transfer", "rail-on-us", "rail-stp"} <= set(names)
     assert [process.id for process in bpmn.processes()] == names
     assert [decision.id for decision in bpmn.decisions()] == ["choose-rail"]
 
 
 def test_a_process_tells_its_jobs_messages_calls_timers_and_ends():
     drawn = payer_transfer()
-    assert ("hold-funds", "ams.hold-funds", "60") in {(j.element, j.job_type, j.retries) for j in drawn.jobs}
+    assert ("hold-funds", "ams.hold-funds", "960") in {(j.element, j.job_type, j.retries) for j in drawn.jobs}
     assert {(m.message, m.correlation, m.starts) for m in drawn.messages} == {
         ("channel.payment-accepted", None, True),
         ("operator.outcome-decided", "=payment_id", False),

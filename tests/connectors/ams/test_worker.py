@@ -13,7 +13,7 @@ from connectors.ams.settings import AmsSettings
 from connectors.ams.worker import AmsWorker
 from hub.settings import SettingsError, read
 from hub.statements import open_statements
-from hub.testing import Completed, Failed, FakeEngine, Thrown, run
+from hub.testing import Completed, Failed, FakeEngine, Thrown, job_facts, run
 from ledger.model import REFUSALS
 
 PAYMENT = {"payment_id": "p1", "tenant_id": "acme"}
@@ -107,12 +107,7 @@ async def test_a_late_return_credits_the_payer_once_with_amount_and_fee(bank):  
 
 async def test_a_late_return_to_a_closed_account_is_a_named_refusal_and_books_nothing(bank):
     job = await captured(bank, "p1")
-    statements = bank.book._statements
-    await statements.rows(
-        "UPDATE ledger.balance b SET closed = true FROM ledger.account a, ledger.book k WHERE a.id = b.account_id"
-        " AND k.id = a.book_id AND a.owner_id = 'ana' AND k.code = %(book)s",
-        {"book": bank.tenant},
-    )
+    await bank.close("ana")
     refused = await run(AmsWorker(bank.accounts), job)
     assert isinstance(refused, Thrown)
     assert refused.code == "account-closed"
@@ -127,6 +122,9 @@ async def test_a_return_that_overtakes_the_capture_is_tried_again(bank):
     early = await run(worker, job)
     assert isinstance(early, Failed)
     assert not early.incident
+    late = await run(worker, job, job_facts(job, retries=job.attempts - 20))
+    assert isinstance(late, Failed)
+    assert late.incident, "what is never captured is a person's to look at"
     assert isinstance(await run(worker, CaptureHold.model_validate(of)), Completed)
     assert isinstance(await run(worker, job), Completed)
 

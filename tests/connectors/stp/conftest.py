@@ -20,10 +20,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from connectors.ams.ledger_backend import LedgerBackend
 from connectors.stp.api import build_callbacks_app
 from connectors.stp.callbacks import Callbacks
 from connectors.stp.client import StpHttp, open_stp
 from connectors.stp.connector import profiles
+from connectors.stp.deposit_store import DepositStore
+from connectors.stp.deposits import Deposits
 from connectors.stp.dispatch import Dispatch, Rules
 from connectors.stp.fake import Simulator, build_simulator_app
 from connectors.stp.model import InquireOrder, OrderReturnedLate, OrderStatusChanged, SendOrder
@@ -36,9 +39,12 @@ from hub.api import serve
 from hub.database import open_database
 from hub.messages import Message, Published
 from hub.migrations import migrate
+from hub.money import Money
 from hub.statements import open_statements
 from hub.testing import FakeEngine
 from hub.transfer import IdentifierType, Party, PaymentId, TenantId
+from ledger.seed import Seed, seed
+from ledger.settlements import Settlements
 
 COMPANY = "TAMIZI"
 PAYER_ACCOUNT = "646180110400000007"
@@ -101,6 +107,7 @@ class Rail:
     callback_url: str
     simulator_url: str
     callback_settings: StpCallbackSettings
+    deposits: Deposits
 
     def job(self, amount: int = 125_000, **changes: Any) -> SendOrder:
         given: dict[str, Any] = {
@@ -260,11 +267,12 @@ async def rail(
             timers=Timers(timedelta(seconds=30), timedelta(hours=1)),
             clock=clock,
         )
-        app = by_path(build_callbacks_app(callback_settings, callbacks), build_simulator_app(simulator))
+        deposits = Deposits(DepositStore(statements), orders, callbacks, engine, clock=clock)
+        app = by_path(build_callbacks_app(callback_settings, callbacks, deposits), build_simulator_app(simulator))
         async with served(app, listening):
             yield Rail(
                 settings, database, orders, stp, dispatch, worker, callbacks, engine, simulator, clock, http,
-                simulated.callback_url, base, callback_settings,
+                simulated.callback_url, base, callback_settings, deposits,
             )  # fmt: skip
 
 
@@ -302,3 +310,37 @@ def alerts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, dict[str, Any]]]:
 
     monkeypatch.setattr(dispatch, "log", Log())
     return found
+
+
+@pytest.fixture(scope="session")
+def ledger_url(migrated_url: str) -> str:
+    """The same database, with the ledger's tables."""
+    migrate("ledger.migrations", migrated_url)
+    return migrated_url
+
+
+@dataclass
+class Bank:
+    """The account system of one tenant that nobody else uses, and what its book says of STP."""
+
+    tenant: TenantId
+    accounts: LedgerBackend
+    settlements: Settlements
+    url: str
+
+    async def hold(self, job: SendOrder) -> None:
+        await self.accounts.hold(self.tenant, job.payment_id, "ana", Money(job.amount, "MXN"), Money(0, "MXN"))
+
+    async def paid(self, job: SendOrder) -> None:
+        """Hold and capture, as the process does for a payment that settled."""
+        await self.hold(job)
+        await self.accounts.capture(self.tenant, job.payment_id)
+
+
+@pytest.fixture
+async def bank(ledger_url: str) -> AsyncIterator[Bank]:
+    tenant = TenantId(f"bank-{uuid.uuid4().hex[:10]}")
+    account = {"id": "ana", "currency": "MXN", "holder_name": "Ana", "opening_balance": "99999999.00"}
+    await seed(ledger_url, Seed.model_validate({"tenants": [{"id": tenant, "fees": [], "accounts": [account]}]}))
+    async with open_statements(ledger_url) as statements:
+        yield Bank(tenant, LedgerBackend(statements), Settlements(statements), ledger_url)

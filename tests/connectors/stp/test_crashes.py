@@ -102,6 +102,8 @@ import asyncio, socket, sys
 from pathlib import Path
 from connectors.stp.api import build_callbacks_app
 from connectors.stp.callbacks import Callbacks
+from connectors.stp.deposit_store import DepositStore
+from connectors.stp.deposits import Deposits
 from connectors.stp.orders import OrderStore
 from connectors.stp.settings import StpCallbackSettings
 from hub.api import serve
@@ -112,13 +114,17 @@ from hub.settings import DatabaseSettings, read
 class Engine:
     async def publish(self, message):
         with Path(sys.argv[2]).open("a") as told:
-            told.write(f"{message.payment_id} {message.outcome} {message.message_id}\\n")
+            said = getattr(message, "outcome", message.message_name)
+            told.write(f"{message.payment_id} {said} {message.message_id}\\n")
         return Published.NEW
 
 async def main():
     async with open_statements(read(DatabaseSettings).url) as database:
-        callbacks = Callbacks(OrderStore(database), Engine())
-        await serve(build_callbacks_app(read(StpCallbackSettings), callbacks), "127.0.0.1", int(sys.argv[1]))
+        orders, engine = OrderStore(database), Engine()
+        callbacks = Callbacks(orders, engine)
+        deposits = Deposits(DepositStore(database), orders, callbacks, engine, tenant="greenbank")
+        app = build_callbacks_app(read(StpCallbackSettings), callbacks, deposits)
+        await serve(app, "127.0.0.1", int(sys.argv[1]))
 
 asyncio.run(main())
 """

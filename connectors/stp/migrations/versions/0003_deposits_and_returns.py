@@ -91,6 +91,69 @@ def upgrade() -> None:
         END $$;
         COMMENT ON FUNCTION stp.observe IS
             'One thing STP said of an order: kept, and the state moved by rank; what was settled is never unsettled';
+
+        CREATE TABLE stp.receiver (
+            kind       smallint NOT NULL CHECK (kind IN (3, 10, 40)),
+            prefix     text     NOT NULL CHECK (prefix ~ '^[0-9]{1,18}$'),
+            tenant_id  text     NOT NULL,
+            identifier text,
+            PRIMARY KEY (kind, prefix)
+        );
+        COMMENT ON TABLE stp.receiver IS 'Whose an account is: numbers of this kind that begin with the prefix';
+        COMMENT ON COLUMN stp.receiver.kind IS 'tipoCuenta: 3 card, 10 mobile, 40 CLABE';
+        COMMENT ON COLUMN stp.receiver.identifier IS 'how the tenant''s book writes the number, where it is another';
+
+        CREATE TABLE stp.deposit (
+            payment_id           text        PRIMARY KEY,
+            callback_id          bigint      NOT NULL REFERENCES stp.callback,
+            tenant_id            text,
+            sender_institution   integer     NOT NULL,
+            tracking_key         text        NOT NULL,
+            operation_date       date        NOT NULL,
+            stp_id               bigint,
+            amount               bigint      NOT NULL CHECK (amount > 0),
+            account              text        NOT NULL,
+            identifier           text        NOT NULL,
+            received_at          timestamptz NOT NULL,
+            waiting_until        timestamptz NOT NULL,
+            process_instance_key bigint,
+            claimed_at           timestamptz,
+            decision             text        CHECK (decision IN ('CREDITED', 'REFUSED')),
+            decided_at           timestamptz,
+            cause                integer,
+            reason               text,
+            answer               text        CHECK (answer IN ('confirmar', 'devolver')),
+            CHECK (tenant_id IS NOT NULL OR decision = 'REFUSED'),
+            CHECK (decision <> 'CREDITED' OR answer = 'confirmar')
+        );
+        COMMENT ON TABLE stp.deposit IS 'One row per deposit, committed before its process begins or STP is answered';
+        COMMENT ON COLUMN stp.deposit.payment_id IS 'derived from sender, tracking key and operation date';
+        COMMENT ON COLUMN stp.deposit.amount IS 'centavos';
+        COMMENT ON COLUMN stp.deposit.waiting_until IS 'until then STP''s request is open and may be answered devolver';
+        COMMENT ON COLUMN stp.deposit.answer IS 'what STP is answered, decided once; a repeat gets the same';
+        CREATE INDEX deposit_unclaimed ON stp.deposit (received_at)
+            WHERE process_instance_key IS NULL AND decision IS NULL;
+        CREATE INDEX deposit_of_day ON stp.deposit (operation_date, tracking_key);
+
+        CREATE FUNCTION stp.keep_what_arrived() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF TG_OP = 'DELETE' THEN
+                RAISE EXCEPTION 'a deposit is never forgotten' USING ERRCODE = 'restrict_violation';
+            END IF;
+            IF (NEW.payment_id, NEW.callback_id, NEW.tenant_id, NEW.sender_institution, NEW.tracking_key,
+                NEW.operation_date, NEW.amount, NEW.account) IS DISTINCT FROM
+               (OLD.payment_id, OLD.callback_id, OLD.tenant_id, OLD.sender_institution, OLD.tracking_key,
+                OLD.operation_date, OLD.amount, OLD.account)
+               OR OLD.process_instance_key <> NEW.process_instance_key OR OLD.decision <> NEW.decision
+               OR OLD.answer <> NEW.answer THEN
+                RAISE EXCEPTION 'what arrived and what was decided is never changed'
+                    USING ERRCODE = 'restrict_violation';
+            END IF;
+            RETURN NEW;
+        END $$;
+        CREATE TRIGGER deposit_as_it_came BEFORE UPDATE OR DELETE ON stp.deposit
+            FOR EACH ROW EXECUTE FUNCTION stp.keep_what_arrived();
+        CREATE INDEX callback_deposit_unhandled ON stp.callback (received_at) WHERE kind = 'deposit' AND result IS NULL;
         """
     )
 
@@ -98,6 +161,9 @@ def upgrade() -> None:
 def downgrade() -> None:
     op.get_bind().exec_driver_sql(
         """
+        DROP INDEX stp.callback_deposit_unhandled;
+        DROP TABLE stp.deposit, stp.receiver;
+        DROP FUNCTION stp.keep_what_arrived();
         DROP FUNCTION stp.observe;
         DROP INDEX stp.callback_for_people;
         ALTER TABLE stp.observation DROP CONSTRAINT observation_source_check;
