@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -356,6 +356,68 @@ def stp_return(
         )
         back = asyncio.run(return_deposit(job))
     _say({"payment_id": payment_id, "return_tracking_key": back}, f"It goes back as {back}.", as_json=as_json)
+
+
+OperationDate = Annotated[str | None, typer.Option("--date", help="An operation date, as 2026-11-18.")]
+
+
+@stp_app.command("reconcile")
+def stp_reconcile(
+    *,
+    day: Annotated[str, typer.Option("--date", help="The operation date, as 2026-11-18.")],
+    tenant: Annotated[str | None, typer.Option(help="Only the company that carries this tenant's orders.")] = None,
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare ledger, orders and STP for one operation date. Fails while breaks are open; repeating it is safe."""
+    from connectors.stp.model import StpConfigurationError
+    from connectors.stp.reconciliation_wiring import reconcile_now
+    from hub.errors import Unavailable
+    from hub.telemetry import configure_logging
+
+    configure_logging("stp-reconcile", level="WARNING")
+    use_stack(data_dir)
+    wanted = _date(day, as_json=as_json)
+    with _explained(StpConfigurationError, Unavailable, as_json=as_json):
+        done = asyncio.run(reconcile_now(wanted, tenant))
+    breaks = [one for company in done for one in company.open_breaks]
+    if breaks:
+        _fail("\n".join(str(one) for one in breaks), as_json=as_json, breaks=[one.as_json() for one in breaks])
+    counted = [{"company": one.company, "orders": one.orders, "deposits": one.deposits} for one in done]
+    text = "\n".join(f"{one.company} {wanted}: {one.orders} orders and {one.deposits} deposits agree." for one in done)
+    _say({"operation_date": wanted.isoformat(), "companies": counted, "breaks": []}, text, as_json=as_json)
+
+
+@stp_app.command("breaks")
+def stp_breaks(
+    *,
+    day: OperationDate = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Only this tenant's, and those of which nobody knows whose.")
+    ] = None,
+    healed: Annotated[bool, typer.Option("--all", help="Also those that were closed because they healed.")] = False,
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the breaks that reconciliation filed. Fails while some are open."""
+    from connectors.stp.reconciliation_wiring import filed_breaks
+    from hub.errors import Unavailable
+
+    use_stack(data_dir)
+    wanted = None if day is None else _date(day, as_json=as_json)
+    with _explained(Unavailable, as_json=as_json):
+        found = asyncio.run(filed_breaks(wanted, tenant, healed=healed))
+    text = "\n".join(str(one) for one in found) or "No break is open."
+    _say({"breaks": [one.as_json() for one in found]}, text, as_json=as_json)
+    if any(one.closed_at is None for one in found):
+        raise typer.Exit(1)
+
+
+def _date(text: str, *, as_json: bool) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        _fail("--date must be a date like 2026-11-18", as_json=as_json)
 
 
 @ledger_app.command("verify")
