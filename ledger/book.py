@@ -49,6 +49,10 @@ _POST: Final = (
     _ANSWER + "post(%(book)s, %(operation)s, %(kind)s, %(debits)s::text[], %(credits)s::text[], %(assets)s::text[], "
     "%(amounts)s::bigint[], %(reference)s, %(reason)s, %(effective_at)s::timestamptz, %(actor)s, NULL)"
 )
+_POST_ONE: Final = (
+    _ANSWER + "post_one(%(book)s, %(operation)s, %(kind)s, %(debit)s, %(credit)s, %(asset)s, %(amount)s, "
+    "%(reference)s, %(reason)s, %(effective_at)s::timestamptz, %(actor)s)"
+)
 _POST_IF: Final = (
     _ANSWER + "post_if(%(book)s, %(operation)s, %(kind)s, %(debits)s::text[], %(credits)s::text[], "
     "%(assets)s::text[], %(amounts)s::bigint[], %(reference)s, %(reason)s, %(effective_at)s::timestamptz, %(actor)s, "
@@ -238,24 +242,22 @@ class Ledger:
             raise ValueError(f"a transaction has 1 to {_MAX_LEGS} legs")
         if kind == "adjust" and not reason:
             raise ValueError("an adjustment needs a reason")
-        return await (self._dry_run if dry_run else self._book)(
-            "post",
-            _POST_IF if conditions else _POST,
-            {
-                "book": book,
-                "operation": _checked(operation),
-                "kind": kind,
-                "debits": [str(leg.debit) for leg in legs],
-                "credits": [str(leg.credit) for leg in legs],
-                "assets": [asset_of(leg.amount.currency) for leg in legs],
-                "amounts": [leg.amount.minor for leg in legs],
-                "reference": reference,
-                "reason": reason,
-                "effective_at": _with_zone(effective_at),
-                "actor": self._actor,
-                **_conditions(conditions),
-            },
-        )
+        values: dict[str, Any] = {
+            "book": book,
+            "operation": _checked(operation),
+            "kind": kind,
+            "reference": reference,
+            "reason": reason,
+            "effective_at": _with_zone(effective_at),
+            "actor": self._actor,
+        }
+        if len(legs) == 1 and not conditions:
+            statement, values = _POST_ONE, values | _leg(legs[0])
+        elif conditions:
+            statement, values = _POST_IF, values | _legs(legs) | _conditions(conditions)
+        else:
+            statement, values = _POST, values | _legs(legs)
+        return await (self._dry_run if dry_run else self._book)("post", statement, values)
 
     async def reverse(
         self,
@@ -395,6 +397,24 @@ def _conditions(conditions: Sequence[Condition]) -> dict[str, list[Any] | None]:
         "if_assets": [asset_of(one.currency) for one in conditions],
         "if_available": [None if amount is None else amount.minor for amount in least],
         "if_versions": [one.version for one in conditions],
+    }
+
+
+def _leg(leg: Leg) -> dict[str, Any]:
+    return {
+        "debit": str(leg.debit),
+        "credit": str(leg.credit),
+        "asset": asset_of(leg.amount.currency),
+        "amount": leg.amount.minor,
+    }
+
+
+def _legs(legs: Sequence[Leg]) -> dict[str, Any]:
+    return {
+        "debits": [str(leg.debit) for leg in legs],
+        "credits": [str(leg.credit) for leg in legs],
+        "assets": [asset_of(leg.amount.currency) for leg in legs],
+        "amounts": [leg.amount.minor for leg in legs],
     }
 
 

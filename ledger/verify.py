@@ -102,11 +102,12 @@ _CHECKS: Final[Mapping[str, LiteralString]] = {
           LEFT JOIN (SELECT e.account_id, max(e.seq) AS last FROM ledger.entry e GROUP BY e.account_id) s
          USING (account_id)""",
     "postings stay inside the book of their transaction": """
-        SELECT t.id IS NULL OR d.book_id <> t.book_id OR c.book_id <> t.book_id OR d.asset <> p.asset
-               OR c.asset <> p.asset AS broken, p.txn_id AS place, format('posting %s/%s', p.txn_id, p.leg) AS what
+        SELECT t.id IS NULL OR d.book_id IS DISTINCT FROM t.book_id OR c.book_id IS DISTINCT FROM t.book_id
+               OR d.asset IS DISTINCT FROM p.asset OR c.asset IS DISTINCT FROM p.asset AS broken, p.txn_id AS place,
+               format('posting %s/%s', p.txn_id, p.leg) AS what
           FROM ledger.posting p
-          JOIN ledger.account d ON d.id = p.dr_account
-          JOIN ledger.account c ON c.id = p.cr_account
+          LEFT JOIN ledger.account d ON d.id = p.dr_account
+          LEFT JOIN ledger.account c ON c.id = p.cr_account
           LEFT JOIN ledger.txn t ON t.id = p.txn_id""",
     "transactions that move money have postings, the others have none": """
         SELECT (t.kind IN ('hold', 'void', 'expire', 'renew')) = (p.legs IS NOT NULL) OR p.legs <> p.last AS broken,
@@ -168,6 +169,12 @@ _CHECKS: Final[Mapping[str, LiteralString]] = {
                             (array_agg(floor ORDER BY id DESC) FILTER (WHERE action = 'floor'))[1] AS floor,
                             count(*) FILTER (WHERE action = 'floor') AS floors
                        FROM ledger.account_policy_event GROUP BY account_id) e ON e.account_id = b.account_id""",
+    "every outbox row and every transaction belongs to something": """
+        SELECT t.id IS NULL AS broken, o.txn_id AS place, format('outbox row %s', o.id) AS what
+          FROM ledger.outbox o LEFT JOIN ledger.txn t ON t.id = o.txn_id
+         UNION ALL
+        SELECT k.id IS NULL, t.id, format('transaction %s (%s)', t.id, t.kind)
+          FROM ledger.txn t LEFT JOIN ledger.book k ON k.id = t.book_id""",
     "every transaction has its outbox row": """
         SELECT o.number IS DISTINCT FROM 1 AS broken, t.id AS place,
                format('transaction %s (%s) has %s outbox rows', t.id, t.kind, coalesce(o.number, 0)) AS what

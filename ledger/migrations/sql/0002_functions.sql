@@ -152,21 +152,21 @@ BEGIN
         v_place := v_state.place;
         v_sign[v_place] := CASE v_state.side WHEN 'C' THEN 1 ELSE -1 END;
         IF v_state.closed THEN
-            v_problem := ledger.refused('account-closed', CASE WHEN v_debit[v_place] > 0 THEN 'debit' ELSE 'credit' END);
+            RETURN ledger.refused('account-closed', CASE WHEN v_debit[v_place] > 0 THEN 'debit' ELSE 'credit' END);
         ELSIF v_state.debits_frozen AND v_debit[v_place] > 0 THEN
             v_problem := ledger.refused('account-frozen', 'debit');
         ELSIF v_state.credits_frozen AND v_credit[v_place] > 0 THEN
             v_problem := ledger.refused('account-frozen', 'credit');
-        ELSIF v_state.floor IS NOT NULL AND NOT v_shared[v_place]
+        ELSIF v_problem.refusal IS NULL AND v_state.floor IS NOT NULL AND NOT v_shared[v_place]
             AND v_sign[v_place] * (v_credit[v_place]::numeric - v_debit[v_place]) < 0
             AND v_sign[v_place] * (v_state.credits::numeric - v_state.debits + v_credit[v_place] - v_debit[v_place])
                 - v_state.hold_out < v_state.floor THEN
             v_problem := ledger.refused('insufficient-funds', CASE v_state.side WHEN 'C' THEN 'debit' ELSE 'credit' END);
         END IF;
-        IF v_problem.refusal IS NOT NULL THEN
-            RETURN v_problem;
-        END IF;
     END LOOP;
+    IF v_problem.refusal IS NOT NULL THEN
+        RETURN v_problem;
+    END IF;
     v_problem := ledger.unmet(v_if_ids, p_if_available, p_if_versions);
     IF v_problem.refusal IS NOT NULL THEN
         RETURN v_problem;
@@ -655,4 +655,297 @@ BEGIN
         v_count := v_count + 1;
     END LOOP;
     RETURN v_count;
+END $$;
+
+-- One posting, the common case, with as few statements as it takes. Whatever is not plain (an account that is not there, a
+-- refusal, a repeat) is answered by `post`.
+CREATE FUNCTION ledger.post_one(
+    p_book text, p_operation text, p_kind text, p_debit text, p_credit text, p_asset text, p_amount bigint,
+    p_reference text, p_reason text, p_effective_at timestamptz, p_actor text) RETURNS ledger.answer
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_book      bigint;
+    v_dr        bigint;
+    v_cr        bigint;
+    v_dr_shared boolean;
+    v_cr_shared boolean;
+    v_dr_seq    bigint;
+    v_cr_seq    bigint;
+    v_dr_after  bigint;
+    v_cr_after  bigint;
+    v_plain     boolean;
+    v_answer    ledger.answer;
+BEGIN
+    SELECT k.id INTO v_book FROM ledger.book k WHERE k.code = p_book;
+    SELECT a.id, a.owner_type = 'book' INTO v_dr, v_dr_shared FROM ledger.account a
+     WHERE a.book_id = v_book AND a.kind = split_part(p_debit, ':', 1) AND a.owner_id = ledger.owner_of(p_debit)
+       AND a.asset = p_asset AND a.shard = 0;
+    SELECT a.id, a.owner_type = 'book' INTO v_cr, v_cr_shared FROM ledger.account a
+     WHERE a.book_id = v_book AND a.kind = split_part(p_credit, ':', 1) AND a.owner_id = ledger.owner_of(p_credit)
+       AND a.asset = p_asset AND a.shard = 0;
+    -- Customers first, in the order of their ids. A floor of an account of the book itself is kept by the table's own check.
+    IF NOT v_dr_shared OR NOT v_cr_shared THEN
+        SELECT bool_and(l.free) INTO v_plain
+          FROM (SELECT NOT b.closed
+                       AND CASE b.account_id WHEN v_dr THEN NOT b.debits_frozen ELSE NOT b.credits_frozen END
+                       AND (b.floor IS NULL OR CASE WHEN (b.account_id = v_dr) <> (b.side = 'C') THEN true
+                            WHEN b.side = 'C' THEN b.credits::numeric - b.debits - p_amount - b.hold_out >= b.floor
+                            ELSE b.debits::numeric - b.credits - p_amount - b.hold_out >= b.floor END) AS free
+                  FROM ledger.balance b
+                 WHERE b.account_id IN (CASE WHEN v_dr_shared THEN v_cr ELSE v_dr END,
+                                        CASE WHEN v_cr_shared THEN v_dr ELSE v_cr END)
+                 ORDER BY b.account_id FOR NO KEY UPDATE) l;
+    END IF;
+    IF v_dr_shared OR v_cr_shared THEN
+        SELECT NOT bool_or(b.closed OR CASE b.account_id WHEN v_dr THEN b.debits_frozen ELSE b.credits_frozen END)
+               AND v_plain IS NOT FALSE INTO v_plain
+          FROM ledger.balance b
+         WHERE b.account_id IN (CASE WHEN v_dr_shared THEN v_dr ELSE v_cr END, CASE WHEN v_cr_shared THEN v_cr ELSE v_dr END);
+    END IF;
+    IF v_plain AND v_dr <> v_cr THEN
+        INSERT INTO ledger.txn (book_id, idem_key, idem_hash, kind, reason_code, ext_ref, effective_at, actor)
+        VALUES (v_book, p_operation,
+                ledger.post_hash(p_kind, ARRAY[p_debit], ARRAY[p_credit], ARRAY[p_asset], ARRAY[p_amount], p_reference,
+                                 p_reason, p_effective_at, NULL),
+                p_kind, p_reason, p_reference, coalesce(p_effective_at, clock_timestamp()), p_actor)
+            ON CONFLICT (book_id, idem_key) DO NOTHING RETURNING id, booked_at INTO v_answer.txn_id, v_answer.booked_at;
+        IF FOUND THEN
+            IF v_dr_shared AND v_cr_shared AND v_cr < v_dr THEN
+                PERFORM 1 FROM ledger.balance b WHERE b.account_id = v_cr FOR NO KEY UPDATE;
+            END IF;
+            UPDATE ledger.balance SET debits = debits + p_amount, ver = ver + 1 WHERE account_id = v_dr
+                RETURNING ver, CASE side WHEN 'C' THEN credits - debits ELSE debits - credits END INTO v_dr_seq, v_dr_after;
+            UPDATE ledger.balance SET credits = credits + p_amount, ver = ver + 1 WHERE account_id = v_cr
+                RETURNING ver, CASE side WHEN 'C' THEN credits - debits ELSE debits - credits END INTO v_cr_seq, v_cr_after;
+            INSERT INTO ledger.posting (txn_id, leg, dr_account, cr_account, asset, amount, dr_seq, dr_after, cr_seq, cr_after)
+            VALUES (v_answer.txn_id, 1, v_dr, v_cr, p_asset, p_amount, v_dr_seq, v_dr_after, v_cr_seq, v_cr_after);
+            INSERT INTO ledger.outbox (topic, key, txn_id)
+            VALUES ('ledger.' || p_kind, coalesce(p_reference, p_operation), v_answer.txn_id);
+            v_answer.replayed := false;
+            RETURN v_answer;
+        END IF;
+    END IF;
+    RETURN ledger.post(p_book, p_operation, p_kind, ARRAY[p_debit], ARRAY[p_credit], ARRAY[p_asset], ARRAY[p_amount],
+                       p_reference, p_reason, p_effective_at, p_actor, NULL);
+END $$;
+
+-- Many postings in one statement, each a transaction of its own: arrays in parallel, answers in their order. Each item is
+-- decided as if the accepted ones before it were booked; a refused one does not stop the others unless p_atomic, where one
+-- refusal leaves them all undone ('batch-refused'). An operation that stands twice in one batch is done once; its second
+-- place is answered 'again', to be asked for by itself. Raises PH002 when another session takes one of the operations in the
+-- same moment: nothing is written, and the items are to be asked for one by one.
+CREATE FUNCTION ledger.post_batch(
+    p_books text[], p_operations text[], p_debits text[], p_credits text[], p_assets text[], p_amounts bigint[],
+    p_references text[], p_reasons text[], p_effective_at timestamptz[], p_actor text, p_atomic boolean)
+RETURNS SETOF ledger.answer LANGUAGE plpgsql AS $$
+DECLARE
+    v_items    integer := cardinality(p_operations);
+    v_book     bigint[];    -- per item: its book, its accounts and their places among the distinct accounts
+    v_dr       bigint[];
+    v_cr       bigint[];
+    v_dr_at    integer[];
+    v_cr_at    integer[];
+    v_again    boolean[];
+    v_ids      bigint[];    -- per distinct account, in the order of their ids: what it is ...
+    v_shared   boolean[];
+    v_sign     integer[];
+    v_free     numeric[];   -- ... what may still be taken from it, NULL without a floor of our keeping ...
+    v_closed   boolean[];
+    v_no_dr    boolean[];
+    v_no_cr    boolean[];
+    v_debit    bigint[];    -- ... and what this batch books on it
+    v_credit   bigint[];
+    v_sides    bigint[];
+    v_seq      bigint[];
+    v_after    bigint[];
+    v_answers  ledger.answer[] := array_fill(NULL::ledger.answer, ARRAY[v_items]);
+    v_plain    boolean[] := array_fill(false, ARRAY[v_items]);
+    v_txn      bigint[];
+    v_at       timestamptz[];
+    v_dr_seq   bigint[] := array_fill(0::bigint, ARRAY[v_items]);
+    v_cr_seq   bigint[] := array_fill(0::bigint, ARRAY[v_items]);
+    v_dr_after bigint[] := array_fill(0::bigint, ARRAY[v_items]);
+    v_cr_after bigint[] := array_fill(0::bigint, ARRAY[v_items]);
+    v_count    integer := 0;
+    v_refused  boolean := false;
+    v_refusal  text;
+    v_detail   text;
+    v_amount   bigint;
+    v_earlier  record;
+    v_now      timestamptz; -- one for all: keys are taken in their own order, sequences in the batch's
+    d          integer;
+    c          integer;
+BEGIN
+    SELECT array_agg(k.id ORDER BY u.n), array_agg(a.id ORDER BY u.n), array_agg(z.id ORDER BY u.n),
+           array_agg(u.turn > 1 ORDER BY u.n)
+      INTO v_book, v_dr, v_cr, v_again
+      FROM (SELECT u.*, row_number() OVER (PARTITION BY u.book, u.operation ORDER BY u.n) AS turn
+              FROM unnest(p_books, p_operations, p_debits, p_credits, p_assets)
+                   WITH ORDINALITY AS u (book, operation, debit, credit, asset, n)) u
+      LEFT JOIN ledger.book k ON k.code = u.book
+      LEFT JOIN ledger.account a ON a.book_id = k.id AND a.kind = split_part(u.debit, ':', 1)
+                                AND a.owner_id = ledger.owner_of(u.debit) AND a.asset = u.asset AND a.shard = 0
+      LEFT JOIN ledger.account z ON z.book_id = k.id AND z.kind = split_part(u.credit, ':', 1)
+                                AND z.owner_id = ledger.owner_of(u.credit) AND z.asset = u.asset AND z.shard = 0;
+    PERFORM 1 FROM ledger.balance b JOIN ledger.account a ON a.id = b.account_id AND a.owner_type <> 'book'
+      WHERE b.account_id = ANY (v_dr || v_cr) ORDER BY b.account_id FOR NO KEY UPDATE OF b;
+    -- After the lock, so that what is read is what is there.
+    SELECT array_agg(b.account_id ORDER BY b.account_id), array_agg(a.owner_type = 'book' ORDER BY b.account_id),
+           array_agg(CASE b.side WHEN 'C' THEN 1 ELSE -1 END ORDER BY b.account_id),
+           array_agg(CASE WHEN a.owner_type <> 'book' THEN CASE b.side WHEN 'C' THEN b.credits::numeric - b.debits
+                          ELSE b.debits::numeric - b.credits END - b.hold_out - b.floor END ORDER BY b.account_id),
+           array_agg(b.closed ORDER BY b.account_id), array_agg(b.debits_frozen ORDER BY b.account_id),
+           array_agg(b.credits_frozen ORDER BY b.account_id)
+      INTO v_ids, v_shared, v_sign, v_free, v_closed, v_no_dr, v_no_cr
+      FROM ledger.balance b JOIN ledger.account a ON a.id = b.account_id WHERE b.account_id = ANY (v_dr || v_cr);
+    SELECT array_agg(x.place ORDER BY u.n), array_agg(y.place ORDER BY u.n) INTO v_dr_at, v_cr_at
+      FROM unnest(v_dr, v_cr) WITH ORDINALITY AS u (dr, cr, n)
+      LEFT JOIN unnest(v_ids) WITH ORDINALITY AS x (id, place) ON x.id = u.dr
+      LEFT JOIN unnest(v_ids) WITH ORDINALITY AS y (id, place) ON y.id = u.cr;
+    v_debit := array_fill(0::bigint, ARRAY[coalesce(cardinality(v_ids), 0)]);
+    v_credit := v_debit;
+    v_sides := v_debit;
+
+    FOR v_earlier IN
+        SELECT u.n, t.id, t.booked_at,
+               t.idem_hash = ledger.post_hash('post', ARRAY[p_debits[u.n]], ARRAY[p_credits[u.n]], ARRAY[p_assets[u.n]],
+                                              ARRAY[p_amounts[u.n]], p_references[u.n], p_reasons[u.n], p_effective_at[u.n],
+                                              NULL) AS same
+          FROM unnest(v_book, p_operations) WITH ORDINALITY AS u (book, operation, n)
+          JOIN ledger.txn t ON t.book_id = u.book AND t.idem_key = u.operation
+         WHERE v_dr[u.n] IS DISTINCT FROM v_cr[u.n] OR v_dr[u.n] IS NULL
+    LOOP
+        IF v_earlier.same THEN
+            v_answers[v_earlier.n] := ROW(NULL, NULL, v_earlier.id, v_earlier.booked_at, true);
+        ELSE
+            v_answers[v_earlier.n] := ledger.refused('duplicate-operation', p_operations[v_earlier.n]);
+            v_refused := true;
+        END IF;
+    END LOOP;
+    FOR i IN 1 .. v_items LOOP
+        CONTINUE WHEN NOT v_answers[i] IS NULL;
+        d := v_dr_at[i];
+        c := v_cr_at[i];
+        v_amount := p_amounts[i];
+        v_refusal := NULL;
+        IF v_again[i] THEN
+            v_refusal := 'again';
+            v_detail := NULL;
+        ELSIF v_book[i] IS NULL THEN
+            v_refusal := 'account-unknown';
+            v_detail := 'book';
+        ELSIF d IS NULL THEN
+            v_refusal := (ledger.account_at(v_book[i], p_debits[i], p_assets[i])).refusal;
+            v_detail := 'debit';
+        ELSIF c IS NULL THEN
+            v_refusal := (ledger.account_at(v_book[i], p_credits[i], p_assets[i])).refusal;
+            v_detail := 'credit';
+        ELSIF d = c THEN
+            v_refusal := 'same-account';
+            v_detail := NULL;
+        ELSIF v_closed[d] THEN
+            v_refusal := 'account-closed';
+            v_detail := 'debit';
+        ELSIF v_closed[c] THEN
+            v_refusal := 'account-closed';
+            v_detail := 'credit';
+        ELSIF v_no_dr[d] THEN
+            v_refusal := 'account-frozen';
+            v_detail := 'debit';
+        ELSIF v_no_cr[c] THEN
+            v_refusal := 'account-frozen';
+            v_detail := 'credit';
+        ELSIF v_sign[d] = 1 AND v_free[d] < v_amount THEN
+            v_refusal := 'insufficient-funds';
+            v_detail := 'debit';
+        ELSIF v_sign[c] = -1 AND v_free[c] < v_amount THEN
+            v_refusal := 'insufficient-funds';
+            v_detail := 'credit';
+        ELSE
+            v_plain[i] := true;
+            v_count := v_count + 1;
+            v_free[d] := v_free[d] - v_sign[d] * v_amount;
+            v_free[c] := v_free[c] + v_sign[c] * v_amount;
+            v_debit[d] := v_debit[d] + v_amount;
+            v_credit[c] := v_credit[c] + v_amount;
+            v_sides[d] := v_sides[d] + 1;
+            v_sides[c] := v_sides[c] + 1;
+        END IF;
+        IF v_refusal IS NOT NULL THEN
+            v_answers[i] := ledger.refused(v_refusal, v_detail);
+            v_refused := true;
+        END IF;
+    END LOOP;
+    IF p_atomic AND v_refused THEN
+        FOR i IN 1 .. v_items LOOP
+            IF v_plain[i] THEN
+                RETURN NEXT ledger.refused('batch-refused', NULL);
+            ELSE
+                RETURN NEXT v_answers[i];
+            END IF;
+        END LOOP;
+        RETURN;
+    END IF;
+
+    IF v_count > 0 THEN
+        v_now := clock_timestamp();
+        WITH made AS (
+            INSERT INTO ledger.txn (book_id, idem_key, idem_hash, kind, reason_code, ext_ref, effective_at, booked_at, actor)
+            SELECT u.book, u.operation,
+                   ledger.post_hash('post', ARRAY[u.debit], ARRAY[u.credit], ARRAY[u.asset], ARRAY[u.amount], u.reference,
+                                    u.reason, u.effective_at, NULL),
+                   'post', u.reason, u.reference, coalesce(u.effective_at, v_now), v_now, p_actor
+              FROM unnest(v_book, p_operations, p_debits, p_credits, p_assets, p_amounts, p_references, p_reasons,
+                          p_effective_at, v_plain)
+                   AS u (book, operation, debit, credit, asset, amount, reference, reason, effective_at, plain)
+             WHERE u.plain ORDER BY u.book, u.operation
+                ON CONFLICT (book_id, idem_key) DO NOTHING RETURNING id, book_id, idem_key, booked_at)
+        SELECT array_agg(m.id ORDER BY u.n), array_agg(m.booked_at ORDER BY u.n) INTO v_txn, v_at
+          FROM unnest(v_book, p_operations, v_plain) WITH ORDINALITY AS u (book, operation, plain, n)
+          LEFT JOIN made m ON u.plain AND m.book_id = u.book AND m.idem_key = u.operation;
+        IF cardinality(array_remove(v_txn, NULL)) <> v_count THEN
+            RAISE EXCEPTION 'an operation of the batch was taken in the same moment' USING ERRCODE = 'PH002';
+        END IF;
+        PERFORM 1 FROM ledger.balance b
+          WHERE b.account_id IN (SELECT u.id FROM unnest(v_ids, v_shared) AS u (id, shared) WHERE u.shared)
+          ORDER BY b.account_id FOR NO KEY UPDATE;
+        WITH moved AS (
+            UPDATE ledger.balance b SET debits = b.debits + u.debit, credits = b.credits + u.credit, ver = b.ver + u.sides
+              FROM unnest(v_ids, v_debit, v_credit, v_sides) AS u (id, debit, credit, sides)
+             WHERE b.account_id = u.id AND u.sides > 0
+            RETURNING b.account_id, b.ver - u.sides AS seq,
+                CASE b.side WHEN 'C' THEN b.credits - u.credit - b.debits + u.debit
+                            ELSE b.debits - u.debit - b.credits + u.credit END AS after)
+        SELECT array_agg(m.seq ORDER BY u.place), array_agg(m.after ORDER BY u.place) INTO v_seq, v_after
+          FROM unnest(v_ids) WITH ORDINALITY AS u (id, place) LEFT JOIN moved m ON m.account_id = u.id;
+        FOR i IN 1 .. v_items LOOP
+            CONTINUE WHEN NOT v_plain[i];
+            d := v_dr_at[i];
+            c := v_cr_at[i];
+            v_amount := p_amounts[i];
+            v_seq[d] := v_seq[d] + 1;
+            v_seq[c] := v_seq[c] + 1;
+            v_after[d] := v_after[d] - v_sign[d] * v_amount;
+            v_after[c] := v_after[c] + v_sign[c] * v_amount;
+            v_dr_seq[i] := v_seq[d];
+            v_cr_seq[i] := v_seq[c];
+            v_dr_after[i] := v_after[d];
+            v_cr_after[i] := v_after[c];
+        END LOOP;
+        INSERT INTO ledger.posting (txn_id, leg, dr_account, cr_account, asset, amount, dr_seq, dr_after, cr_seq, cr_after)
+        SELECT u.txn, 1, u.dr, u.cr, u.asset, u.amount, u.dr_seq, u.dr_after, u.cr_seq, u.cr_after
+          FROM unnest(v_txn, v_dr, v_cr, p_assets, p_amounts, v_dr_seq, v_dr_after, v_cr_seq, v_cr_after)
+               AS u (txn, dr, cr, asset, amount, dr_seq, dr_after, cr_seq, cr_after)
+         WHERE u.txn IS NOT NULL;
+        INSERT INTO ledger.outbox (topic, key, txn_id)
+        SELECT 'ledger.post', coalesce(u.reference, u.operation), u.txn
+          FROM unnest(p_references, p_operations, v_txn) AS u (reference, operation, txn) WHERE u.txn IS NOT NULL;
+    END IF;
+    FOR i IN 1 .. v_items LOOP
+        IF v_plain[i] THEN
+            RETURN NEXT ROW(NULL, NULL, v_txn[i], v_at[i], false)::ledger.answer;
+        ELSE
+            RETURN NEXT v_answers[i];
+        END IF;
+    END LOOP;
 END $$;
