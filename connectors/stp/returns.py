@@ -12,8 +12,6 @@ from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 
-from psycopg.errors import UniqueViolation
-
 from connectors.stp.calendar import operation_date
 from connectors.stp.dispatch import Clock, Dispatch, Profile, Profiles, now
 from connectors.stp.model import (
@@ -70,15 +68,14 @@ class ReturnsWorker:
             new = await self._new(job, self._profiles.of(job.tenant_id))
             moment = self._clock()
             failpoint("stp.return-deposit.before-claim")
-            try:
-                claimed = await self._orders.claim(new, operation_date(moment), moment)
-            except UniqueViolation:
-                raise GivenBackAlready(f"another payment than {job.payment_id} gives this deposit back") from None
+            claimed = await self._orders.claim(new, operation_date(moment), moment)
             failpoint("stp.return-deposit.after-claim")
             if claimed is not None:
                 return claimed, True
             found = await self._orders.find(job.payment_id)
-        if found is None or found.tenant_id != job.tenant_id or found.kind is not OrderKind.RETURN:
+        if found is None:
+            raise GivenBackAlready(f"another payment than {job.payment_id} gives this deposit back")
+        if found.tenant_id != job.tenant_id or found.kind is not OrderKind.RETURN:
             raise LookupError(f"payment {job.payment_id} is no deposit of this tenant's that goes back")
         return found, False
 

@@ -11,12 +11,14 @@ COLUMNS: Final = (
 )
 STANDING_COLUMNS: Final = "payment_id, tenant_id, sending, state, stp_id, cause, observation, told, settled_as"
 
+# Without a target, a conflict of whatever kind inserts nothing: of two that claim one payment at the same moment, the
+# second may meet the tracking key of the first before it meets its payment id.
 CLAIM: Final = """
     INSERT INTO stp.stp_order (payment_id, tenant_id, company, tracking_key, amount, payee_account, body,
                                joined_sha256, operation_date, claimed_at, kind, deposit)
     VALUES (%(payment_id)s, %(tenant_id)s, %(company)s, %(tracking_key)s, %(amount)s, %(payee_account)s, %(body)s,
             %(joined_sha256)s, %(operation_date)s, %(moment)s, %(kind)s, %(deposit)s)
-    ON CONFLICT (payment_id) DO NOTHING
+    ON CONFLICT DO NOTHING
     RETURNING payment_id
     """
 FIND: Final = f"SELECT {COLUMNS} FROM stp.stp_order WHERE payment_id = %(payment_id)s"
