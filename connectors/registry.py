@@ -17,7 +17,12 @@ MODULES: Final[Mapping[str, str]] = {
     "stp": "connectors.stp.connector",
 }
 
-SERVICES: Final[Mapping[str, str]] = {"channel": "channel", "stp-callbacks": "stp", "stp-simulator": "stp"}
+SERVICES: Final[Mapping[str, str]] = {
+    "channel": "channel",
+    "stp-callbacks": "stp",
+    "stp-simulator": "stp",
+    "fineract-simulator": "ams",
+}
 """Which connector provides which HTTP service."""
 
 

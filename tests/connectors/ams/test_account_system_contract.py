@@ -5,6 +5,8 @@ runs the same tests: a fixture `branch` opens accounts in it, everything else go
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -20,7 +22,7 @@ from connectors.ams.model import (
 )
 from hub.errors import Rejected
 from hub.money import Money
-from hub.transfer import IdentifierType, Party, PaymentId
+from hub.transfer import ISO20022, IdentifierType, Party, PaymentId
 
 P1, P2 = PaymentId("5f1f6d9e-0000-4000-8000-000000000001"), PaymentId("5f1f6d9e-0000-4000-8000-000000000002")
 FREE = Money(0, "MXN")
@@ -42,7 +44,17 @@ async def bank(branch):
         return {"identifiers": [{"type": "MSISDN", "value": number}]}
 
     await branch.open(
-        {"id": "ana", "opening_balance": "100.00", "holder_name": "Ana Prueba", **named("1")},
+        {
+            "id": "ana",
+            "opening_balance": "100.00",
+            "holder_name": "Ana Prueba",
+            "identifiers": [
+                {"type": "MSISDN", "value": "1"},
+                {"type": "CLABE", "value": "646180157000000017"},
+                {"type": "ALIAS", "value": "ana.prueba"},
+                {"type": "ACCOUNT_ID", "value": "ana"},
+            ],
+        },
         {"id": "bruno", **named("2")},
         {"id": "dollars", "currency": "USD", **named("3")},
         {"id": "shut", "status": "closed", **named("4")},
@@ -58,8 +70,12 @@ async def balances(bank: Any, *accounts: str) -> list[tuple[str, str]]:
 
 
 class TestLookup:
-    async def test_finds_an_account_by_its_identifier(self, bank):
-        found = await bank.accounts.lookup(bank.tenant, IdentifierType.MSISDN, "1")
+    @pytest.mark.parametrize(
+        ("id_type", "identifier"),
+        [("MSISDN", "1"), ("CLABE", "646180157000000017"), ("ALIAS", "ana.prueba"), ("ACCOUNT_ID", "ana")],
+    )
+    async def test_finds_an_account_by_its_identifier(self, bank, id_type, identifier):
+        found = await bank.accounts.lookup(bank.tenant, IdentifierType(id_type), identifier)
         assert (found.account, found.currency, found.holder_name) == ("ana", "MXN", "Ana Prueba")
         assert (found.takes_debits, found.takes_credits) == (True, True)
 
@@ -104,7 +120,6 @@ class TestQuote:
             ("1", "4", "1", AccountClosed),
             ("1", "3", "1", CurrencyMismatch),
             ("1", "1", "1", AmountNotAllowed),
-            ("1", "2", "5000.01", AmountNotAllowed),
         ],
     )
     async def test_refuses_by_name(self, bank, payer, payee, amount, refusal):
@@ -172,11 +187,11 @@ class TestEndOfAHold:
 
     async def test_what_was_captured_cannot_be_released_nor_the_other_way_round(self, bank):
         for payment, end, other in ((P1, "capture", "release"), (P2, "release", "capture")):
-            await bank.accounts.hold(bank.tenant, payment, "ana", mxn("10"), FREE)
+            await bank.accounts.hold(bank.tenant, payment, "ana", mxn("10"), mxn("1.05"))
             await getattr(bank.accounts, end)(bank.tenant, payment)
             with pytest.raises(AccountSystemConflict):
                 await getattr(bank.accounts, other)(bank.tenant, payment)
-        assert await balances(bank, "ana") == [("90.00", "0.00")]
+        assert await balances(bank, "ana") == [("88.95", "0.00")]
 
     async def test_without_a_hold_there_is_nothing_to_end(self, bank):
         for attempt in (
@@ -222,6 +237,93 @@ class TestCredit:
             await bank.accounts.credit(bank.tenant, P1, account, mxn("1"))
 
 
+class TestReversal:
+    async def test_gives_back_what_was_captured_principal_and_fee_once(self, bank):  # L38
+        await bank.accounts.hold(bank.tenant, P1, "ana", mxn("60"), mxn("1.30"))
+        await bank.accounts.capture(bank.tenant, P1)
+        for _ in range(3):
+            await bank.accounts.reverse(bank.tenant, P1, reason="scheme-returned")
+        assert await balances(bank, "ana") == [("100.00", "0.00")]
+
+    async def test_takes_what_was_booked_from_the_payee_again(self, bank):
+        await bank.accounts.hold(bank.tenant, P1, "ana", mxn("60"), mxn("1.30"))
+        await bank.accounts.book(bank.tenant, P1, "bruno")
+        for _ in range(3):
+            await bank.accounts.reverse(bank.tenant, P1, reason="operator")
+        assert await balances(bank, "ana", "bruno") == [("100.00", "0.00"), ("0.00", "0.00")]
+
+    async def test_moves_nothing_when_the_payee_has_spent_it(self, bank):
+        await bank.accounts.hold(bank.tenant, P1, "ana", mxn("60"), mxn("1.30"))
+        await bank.accounts.book(bank.tenant, P1, "bruno")
+        await bank.accounts.hold(bank.tenant, P2, "bruno", mxn("10"), mxn("1.05"))
+        with pytest.raises(InsufficientFunds):
+            await bank.accounts.reverse(bank.tenant, P1, reason="operator")
+        assert await balances(bank, "ana", "bruno") == [("38.70", "0.00"), ("60.00", "11.05")]
+
+    async def test_of_a_closed_account_is_refused_by_name(self, bank):
+        await bank.accounts.hold(bank.tenant, P1, "ana", mxn("98.50"), mxn("1.49"))
+        await bank.accounts.capture(bank.tenant, P1)
+        await bank.close("ana")
+        with pytest.raises(AccountClosed):
+            await bank.accounts.reverse(bank.tenant, P1, reason="scheme-returned")
+
+    async def test_of_what_was_not_paid_is_a_conflict(self, bank):
+        await bank.accounts.hold(bank.tenant, P1, "ana", mxn("60"), mxn("1.30"))
+        with pytest.raises(AccountSystemConflict):
+            await bank.accounts.reverse(bank.tenant, P1, reason="operator")
+        await bank.accounts.release(bank.tenant, P1)
+        for payment in (P1, P2):
+            with pytest.raises(AccountSystemConflict):
+                await bank.accounts.reverse(bank.tenant, payment, reason="operator")
+        assert await balances(bank, "ana") == [("100.00", "0.00")]
+
+
+class TestStatement:
+    async def test_tells_what_was_booked_newest_first_with_the_balance_after_it(self, bank):  # L66
+        await bank.accounts.hold(bank.tenant, P1, "ana", mxn("60"), mxn("1.30"))
+        await bank.accounts.capture(bank.tenant, P1)
+        await bank.accounts.credit(bank.tenant, P2, "ana", mxn("5"))
+        page = await bank.accounts.statement(bank.tenant, "ana", "MXN")
+        told = [(line.amount.decimal(), line.balance_after.decimal()) for line in page.lines]
+        assert told[0] == ("5.00", "43.70")
+        assert told[-2:] == [("-60.00", "40.00"), ("100.00", "100.00")]
+        assert sum(line.amount.minor for line in page.lines[1:-2]) == -130  # the fee, in one part or several
+        for line, older in pairwise(page.lines):
+            assert line.balance_after == older.balance_after + line.amount
+        assert page.next is None
+        payments = {line.amount.decimal(): line.payment for line in page.lines}
+        assert (payments["5.00"], payments["-60.00"]) == (P2, P1)
+
+    async def test_is_read_on_by_its_cursor_to_the_end(self, bank):
+        for number in range(5):
+            await bank.accounts.credit(bank.tenant, PaymentId(f"in-{number}"), "bruno", mxn("1"))
+        pages, cursor = [], None
+        for _ in range(3):
+            page = await bank.accounts.statement(bank.tenant, "bruno", "MXN", limit=2, cursor=cursor)
+            pages.append([line.balance_after.minor for line in page.lines])
+            cursor = page.next
+        assert (pages, cursor) == ([[500, 400], [300, 200], [100]], None)
+
+    async def test_is_bounded_by_booking_time(self, bank):
+        now = datetime.now(UTC)
+        for since, until, lines in (
+            (now - timedelta(days=2), None, 1),
+            (now + timedelta(days=2), None, 0),
+            (None, now + timedelta(days=2), 1),
+            (None, now - timedelta(days=2), 0),
+        ):
+            page = await bank.accounts.statement(bank.tenant, "ana", "MXN", since=since, until=until)
+            assert len(page.lines) == lines
+
+    async def test_refuses_by_name(self, bank):
+        with pytest.raises(AccountUnknown):
+            await bank.accounts.statement(bank.tenant, "nobody", "MXN")
+        with pytest.raises(CurrencyMismatch):
+            await bank.accounts.statement(bank.tenant, "ana", "USD")
+        with pytest.raises(ValueError, match="cursor"):
+            await bank.accounts.statement(bank.tenant, "ana", "MXN", cursor="x")
+
+
 class TestBalance:
     async def test_tells_what_is_booked_held_and_available(self, bank):
         await bank.accounts.hold(bank.tenant, P1, "ana", mxn("60"), mxn("1"))
@@ -251,3 +353,18 @@ async def test_a_refusal_tells_no_personal_data(bank):
     with pytest.raises(Rejected) as raised:
         await bank.accounts.quote(bank.tenant, phone("525500001111"), phone("2"), mxn("1"))
     assert "5255" not in str(raised.value)
+
+
+async def test_a_tariff_of_ours_may_have_no_band_for_an_amount(ledger_branch):
+    await ledger_branch.open(
+        {"id": "ana", "opening_balance": "100.00", "identifiers": [{"type": "MSISDN", "value": "1"}]},
+        {"id": "bruno", "identifiers": [{"type": "MSISDN", "value": "2"}]},
+        fees=[{"currency": "MXN", "fixed": "1.00", "amount_to": "50.00"}],
+    )
+    with pytest.raises(AmountNotAllowed):
+        await ledger_branch.accounts.quote(ledger_branch.tenant, phone("1"), phone("2"), mxn("50.01"))
+
+
+def test_every_refusal_has_a_code_that_schemes_know():  # H2
+    refusals = (AccountUnknown, AccountClosed, AccountFrozen, AmountNotAllowed, CurrencyMismatch, InsufficientFunds)
+    assert [ISO20022[refusal.reason] for refusal in refusals] == ["AC01", "AC04", "AC06", "AM02", "AM03", "AM04"]

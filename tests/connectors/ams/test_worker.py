@@ -154,7 +154,10 @@ async def test_a_database_that_is_away_is_tried_again():
 
 
 def test_every_refusal_of_the_book_is_a_refusal_or_a_conflict_of_the_account_system():
-    conflicts = {"duplicate-operation", "hold-unknown", "hold-final", "hold-expired"}
+    conflicts = {
+        *("duplicate-operation", "hold-unknown", "hold-final", "hold-expired"),
+        *("transaction-unknown", "not-reversible", "already-reversed", "condition-unmet"),
+    }
     assert {refusal.code for refusal in REFUSED_AS} == set(REFUSALS) - conflicts
 
 

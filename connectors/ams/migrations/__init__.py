@@ -1,0 +1,1 @@
+"""How the schema `ams` grows; applied by `hub.migrations`."""
