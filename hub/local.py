@@ -134,6 +134,8 @@ class LocalHub:
             "PAYHUB_STP_PRIVATE_KEY_FILE": str(private_key),
             "PAYHUB_STP_CALLBACK_SECRET": secret,
             "PAYHUB_STP_INQUIRE_AFTER": "5",
+            "PAYHUB_STP_CONSULTS_PER_HOUR": "1000000",
+            "PAYHUB_STP_PAGE_PAUSE": "0",
             "PAYHUB_STP_SIMULATOR_COMPANY": SIMULATED_COMPANY,
             "PAYHUB_STP_SIMULATOR_PAYER_ACCOUNT": SIMULATED_PAYER_ACCOUNT,
             "PAYHUB_STP_SIMULATOR_PUBLIC_KEY_FILE": str(public_key),

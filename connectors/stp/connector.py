@@ -11,12 +11,17 @@ from typing import Final
 from connectors.stp.api import build_callbacks_app
 from connectors.stp.callbacks import Callbacks
 from connectors.stp.client import open_stp
+from connectors.stp.consults import ConsultBudget
 from connectors.stp.deposit_store import DepositStore
 from connectors.stp.deposits import Deposits, DepositWorker
 from connectors.stp.dispatch import Dispatch, Rules
 from connectors.stp.fake import Simulator, build_simulator_app
 from connectors.stp.model import DepositArrived, OrderReturnedLate, OrderStatusChanged
 from connectors.stp.orders import OrderStore
+from connectors.stp.poller import Pace, Poller
+from connectors.stp.reconciliation import ReconciliationWorker
+from connectors.stp.reconciliation_store import ReconciliationStore
+from connectors.stp.reconciliation_wiring import open_book, reconciliation
 from connectors.stp.returns import ReturnsWorker
 from connectors.stp.settings import StpCallbackSettings, StpSettings, StpSimulatorSettings
 from connectors.stp.tenants import profiles
@@ -40,12 +45,13 @@ def rules(settings: StpSettings) -> Rules:
 
 @asynccontextmanager
 async def open_work(engine: Engine) -> AsyncIterator[Work]:
-    """The jobs, and the sweeps that finish what callbacks left."""
+    """The jobs, the sweeps that finish what callbacks left, and the poller that asks when none came."""
     settings, database_settings = read(StpSettings), read(DatabaseSettings)
     known = profiles(settings)
     async with (
         open_statements(database_settings.url, database_settings.pool_size) as database,
-        open_stp(settings) as stp,
+        open_stp(settings, budget := ConsultBudget(database, settings.consults_per_hour)) as stp,
+        open_book(settings) as book,
     ):
         orders = OrderStore(database)
         dispatch = Dispatch(orders, stp, known, rules(settings))
@@ -58,11 +64,26 @@ async def open_work(engine: Engine) -> AsyncIterator[Work]:
         )
         callbacks, store = Callbacks(orders, engine), DepositStore(database)
         deposits = Deposits(store, orders, callbacks, engine, tenant=_tenant(settings.tenant_id))
+        poller = Poller(
+            database=database,
+            orders=orders,
+            dispatch=dispatch,
+            budget=budget,
+            pace=Pace(timedelta(seconds=settings.poll_after)),
+        )
+        comparing = reconciliation(settings, database=database, stp=stp, budget=budget, known=known, book=book)
+        again_after = timedelta(seconds=settings.reconcile_again_after)
         yield Work(
-            workers=[worker, ReturnsWorker(orders=orders, dispatch=dispatch, profiles=known), DepositWorker(store)],
+            workers=[
+                worker,
+                ReturnsWorker(orders=orders, dispatch=dispatch, profiles=known),
+                DepositWorker(store),
+                ReconciliationWorker(comparing, ReconciliationStore(database), again_after),
+            ],
             loops=[
                 partial(callbacks.sweep_for_ever, settings.sweep_every),
                 partial(deposits.sweep_for_ever, settings.sweep_every),
+                partial(poller.poll_for_ever, settings.poll_every),
             ],
             probes={"database": database.ping},
         )
@@ -94,7 +115,7 @@ async def open_simulator(_: Engine) -> AsyncIterator[Service]:
 
 CONNECTOR: Final = Connector(
     name="stp",
-    worker_classes=(StpWorker, ReturnsWorker, DepositWorker),
+    worker_classes=(StpWorker, ReturnsWorker, DepositWorker, ReconciliationWorker),
     open_work=open_work,
     services={"stp-callbacks": open_callbacks, "stp-simulator": open_simulator},
     messages=(OrderStatusChanged, OrderReturnedLate, DepositArrived),

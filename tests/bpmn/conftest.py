@@ -21,7 +21,9 @@ from pyzeebe.proto.gateway_pb2 import (
     ActivatedJob,
     ActivateJobsRequest,
     CompleteJobRequest,
+    CreateProcessInstanceRequest,
     FailJobRequest,
+    ProcessInstanceCreationStartInstruction,
     PublishMessageRequest,
     ThrowErrorRequest,
 )
@@ -111,6 +113,16 @@ class Payment:
             "try_again_after": "P1D",
         }
         await self._publish("stp.deposit-arrived", message_id or self.id, {**facts, **variables})
+
+    async def day_ends(self) -> None:
+        """The daily timer starts the comparison; the engine is told to stand where it would be then."""
+        request = CreateProcessInstanceRequest(
+            bpmnProcessId="stp-reconciliation",
+            version=-1,
+            variables=json.dumps({"payment_id": self.id}),
+            startInstructions=[ProcessInstanceCreationStartInstruction(elementId="begin-reconciliation")],
+        )
+        await self.engine.gateway.CreateProcessInstance(request)
 
     async def hears(self, message: str, **variables: Any) -> None:
         """A message arrives for this payment."""

@@ -460,6 +460,37 @@ async def test_giving_back_is_tried_again(payment):  # H3
     await payment.completes("return-deposit", return_tracking_key="K")
 
 
+# ---- comparing with STP
+
+DATE_ENDED = "date-ended begin-reconciliation is-there-a-date"
+COMPARE = "reconcile-date compared-three-times"
+THREE_TIMES = f"{DATE_ENDED} {COMPARE} next-day {COMPARE} next-day {COMPARE} does-all-agree"
+A_DATE = {"reconciliation_date": "2026-11-18", "reconciliations": 0, "reconcile_again_after": "PT0S"}
+
+
+@takes(stp_reconciliation=f"{DATE_ENDED} nothing-to-compare")
+async def test_on_a_day_without_an_operation_date_nothing_is_compared(payment):
+    await payment.day_ends()
+    await payment.completes("begin-reconciliation", **{**A_DATE, "reconciliation_date": None})
+
+
+@takes(stp_reconciliation=f"{THREE_TIMES} agreed")
+async def test_a_date_is_compared_on_three_days(payment):
+    await payment.day_ends()
+    await payment.completes("begin-reconciliation", **A_DATE)
+    for compared, breaks in enumerate((2, 1, 0)):
+        seen = await payment.completes("reconcile-date", reconciliations=compared + 1, open_breaks=breaks)
+        assert (seen["reconciliation_date"], seen["reconciliations"]) == ("2026-11-18", compared)
+
+
+@takes(stp_reconciliation=f"{THREE_TIMES} breaks-left")
+async def test_breaks_that_do_not_heal_are_left_for_people(payment):
+    await payment.day_ends()
+    await payment.completes("begin-reconciliation", **A_DATE)
+    for compared in range(3):
+        await payment.completes("reconcile-date", reconciliations=compared + 1, open_breaks=1)
+
+
 # ---- the paths themselves
 
 

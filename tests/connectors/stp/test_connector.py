@@ -39,7 +39,7 @@ def environment(monkeypatch, migrated_url, key_files, tmp_path):
 async def test_the_worker_is_opened_with_its_sweep_and_its_probe(environment):
     async with CONNECTOR.open_work(FakeEngine()) as work:
         assert [type(worker) for worker in work.workers] == list(CONNECTOR.worker_classes)
-        assert len(work.loops) == 2
+        assert len(work.loops) == 3
         await work.probes["database"]()
 
 

