@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 
 import httpx
 import pytest
@@ -28,6 +29,15 @@ from hub.testing import FakeEngine
 from hub.transfer import IdentifierType, Party, PaymentId
 
 FREE = Money(0, "MXN")
+ENDS = {
+    "hold": ("100.00", "60.00"),
+    "capture": ("40.00", "0.00"),
+    "release": ("100.00", "0.00"),
+    "book": ("40.00", "0.00"),
+    "credit": ("160.00", "0.00"),
+    "reverse": ("100.00", "0.00"),
+}
+"""What is booked and held on Ana's account after 60.00 of her 100.00 went through a step."""
 
 
 def mxn(amount: str) -> Money:
@@ -92,15 +102,7 @@ async def test_an_answer_that_is_missing_is_looked_up_before_anything_is_repeate
     else:
         assert bank.asked("savings", "PREPARE", "CREATE", "RELEASE") == ["savings"]
     assert before.count("CREATE") + effects(bank, payment).count("CREATE") <= 1
-    ends = {
-        "hold": ("100.00", "60.00"),
-        "capture": ("40.00", "0.00"),
-        "release": ("100.00", "0.00"),
-        "book": ("40.00", "0.00"),
-        "credit": ("160.00", "0.00"),
-        "reverse": ("100.00", "0.00"),
-    }
-    assert await booked_and_held(bank) == ends[step]
+    assert await booked_and_held(bank) == ENDS[step]
     if step == "book":
         assert await booked_and_held(bank, "bruno") == ("60.00", "0.00")
 
@@ -116,21 +118,52 @@ async def test_a_request_that_was_lost_is_sent_again_after_looking(bank, payment
     assert await booked_and_held(bank) == ("100.00", "60.00")
 
 
-async def test_after_a_death_another_process_looks_before_it_repeats(bank, payment, monkeypatch):
-    class Died(BaseException):
-        pass
+class Died(BaseException):
+    """As when the process is killed: nothing after it runs."""
+
+
+DEATHS = {
+    "hold": ("prepare.before-http", "prepare.after-http", "hold.before-done"),
+    "capture": ("create.before-http", "create.after-http", "capture.before-done"),
+    "release": ("release.before-http", "release.after-http", "release.before-done"),
+    "book": ("create.before-http", "create.after-http", "credit.before-done", "book.between", "book.before-done"),
+    "credit": ("create.before-http", "create.after-http", "credit.before-done"),
+    "reverse": ("create.before-http", "create.after-http", "reverse.before-done"),
+}
+
+
+@pytest.mark.parametrize(("step", "point"), [(step, point) for step, points in DEATHS.items() for point in points])
+async def test_after_a_death_anywhere_another_process_finishes_once(bank, payment, monkeypatch, step, point):
+    async def done_by(accounts) -> None:
+        arguments = {
+            "hold": ("ana", mxn("60"), FREE),
+            "book": ("bruno",),
+            "credit": ("ana", mxn("60")),
+        }.get(step, ())
+        named = {"reason": "scheme-returned"} if step == "reverse" else {}
+        await getattr(accounts, step)(bank.tenant, payment, *arguments, **named)
 
     def dies(name: str) -> None:
-        if name == "ams.fineract.prepare.after-http":
+        if name == f"ams.fineract.{point}":
             raise Died
 
-    monkeypatch.setattr("connectors.ams.fineract_client.failpoint", dies)
-    with pytest.raises(Died):
+    if step not in ("hold", "credit"):
         await bank.accounts.hold(bank.tenant, payment, "ana", mxn("60"), FREE)
-    monkeypatch.undo()
+    if step == "reverse":
+        await bank.accounts.capture(bank.tenant, payment)
+    with monkeypatch.context() as patch:
+        patch.setattr("connectors.ams.fineract_client.failpoint", dies)
+        patch.setattr("connectors.ams.fineract_backend.failpoint", dies)
+        with pytest.raises(Died):
+            await done_by(bank.accounts)
     async with bank.opened() as another:
-        await another.hold(bank.tenant, payment, "ana", mxn("60"), FREE)
-    assert effects(bank, payment) == ["PREPARE"]
+        await done_by(another)
+        await done_by(another)
+    assert await booked_and_held(bank) == ENDS[step]
+    if step == "book":
+        assert await booked_and_held(bank, "bruno") == ("60.00", "0.00")
+    made = Counter(effects(bank, payment))
+    assert made["CREATE"] == {"hold": 0, "release": 0, "capture": 1, "credit": 1}.get(step, 2)
 
 
 async def test_a_hold_that_takes_the_last_money_is_not_refused_when_it_is_repeated(bank, payment):
