@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 import connectors.channel.seed as channel_seed
+import connectors.stp.seed as stp_seed
 import ledger.seed as ledger_seed
 
 
@@ -26,16 +27,17 @@ class Seeded:
 
 async def seed(file: Path, database_url: str, ledger_url: str) -> Seeded:
     """Check the whole file first, then load it. Raises `SeedError`."""
-    books, tenants = _read(file)
+    books, tenants, receivers = _read(file)
     try:
         await ledger_seed.seed(ledger_url, books)
         await channel_seed.seed(database_url, tenants)
+        await stp_seed.seed(database_url, receivers)
     except ledger_seed.SeedConflict as error:
         raise SeedError(f"{file}: {error}") from None
     return Seeded(len(books.tenants), sum(len(tenant.accounts) for tenant in books.tenants))
 
 
-def _read(file: Path) -> tuple[ledger_seed.Seed, channel_seed.Seed]:
+def _read(file: Path) -> tuple[ledger_seed.Seed, channel_seed.Seed, stp_seed.Seed]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -43,7 +45,11 @@ def _read(file: Path) -> tuple[ledger_seed.Seed, channel_seed.Seed]:
     except ValueError as error:
         raise SeedError(f"{file} is not JSON: {error}") from None
     try:
-        return ledger_seed.Seed.model_validate(document), channel_seed.Seed.model_validate(document)
+        return (
+            ledger_seed.Seed.model_validate(document),
+            channel_seed.Seed.model_validate(document),
+            stp_seed.Seed.model_validate(document),
+        )
     except ValidationError as error:
         problems = (
             f"/{'/'.join(str(part) for part in problem['loc'])}: {problem['msg']}"

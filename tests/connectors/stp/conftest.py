@@ -75,10 +75,15 @@ class SlowEngine(FakeEngine):
     """The kit's engine, which may take its time."""
 
     slow_by = 0.0
+    heard: Callable[[Message], None] | None = None
+    """Called with each message that is new."""
 
     async def publish(self, message: Message) -> Published:
         await asyncio.sleep(self.slow_by)
-        return await super().publish(message)
+        published = await super().publish(message)
+        if self.heard is not None and published is Published.NEW:
+            self.heard(message)
+        return published
 
     def told(self, payment_id: str) -> list[OrderStatusChanged]:
         """What was published about one payment, each message once."""
