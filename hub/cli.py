@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -265,6 +265,13 @@ def stp_sign(
     print(json.dumps(signed, ensure_ascii=False))
 
 
+def _quietly() -> None:
+    """Let the parts that a worker is made of log warnings only, and on standard error."""
+    from hub.telemetry import configure_logging
+
+    configure_logging("payhub", "WARNING")
+
+
 AccountFile = Annotated[Path, typer.Argument(help="JSON: one account or a list, with STP's own field names.")]
 AccountKind = Annotated[str, typer.Option(help="fisica (persons) or moral (companies)")]
 OfTenant = Annotated[str, typer.Option(help="The tenant whose company at STP it is.")]
@@ -306,6 +313,7 @@ def _stp_accounts(what: Any, file: Path, tenant: str, kind: str, data_dir: Path 
     from connectors.stp.model import StpConfigurationError
     from hub.errors import Unavailable, Uncertain
 
+    _quietly()
     if kind not in KINDS:
         _fail(f"--kind must be one of {', '.join(KINDS)}", as_json=as_json)
     use_stack(data_dir)
@@ -338,6 +346,7 @@ def stp_return(
     from hub.money import BadMoney, Money
     from hub.transfer import PaymentId, TenantId
 
+    _quietly()
     use_stack(data_dir)
     kinds = (BadMoney, LookupError, GivenBackAlready, StpConfigurationError, Rejected, Unavailable, Uncertain)
     with _explained(*kinds, as_json=as_json):
@@ -432,6 +441,55 @@ def ledger_verify(*, data_dir: DataFolder = None, as_json: AsJson = False) -> No
     if not report.sound:
         _fail(str(report), as_json=as_json, report=report.as_json())
     _say(report.as_json(), str(report), as_json=as_json)
+
+
+@ledger_app.command("rebuild")
+def ledger_rebuild(
+    *,
+    write: Annotated[
+        bool, typer.Option("--write", help="Replace balances that differ, provided that the postings are sound.")
+    ] = False,
+    reason: Annotated[str, typer.Option(help="Why they are replaced; kept with each of them.")] = "",
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make every balance again from postings and holds, and compare; they must be equal."""
+    from hub.errors import Unavailable
+    from ledger.rebuild import NotRebuilt, rebuild
+
+    use_stack(data_dir)
+    if write and not reason:
+        _fail("--write needs a --reason", as_json=as_json)
+    with _explained(NotRebuilt, Unavailable, as_json=as_json):
+        made = asyncio.run(rebuild(_databases()[1], write=write, reason=reason))
+    if not made.equal and not made.written:
+        _fail(str(made), as_json=as_json, rebuilt=made.as_json())
+    _say(made.as_json(), str(made), as_json=as_json)
+
+
+@ledger_app.command("export")
+def ledger_export(
+    file: Annotated[Path, typer.Argument(help="Where to; it appears when it is complete.")],
+    *,
+    book: Annotated[str, typer.Option(help="The tenant.")],
+    since: Annotated[datetime, typer.Option("--from", help="The first day or instant, in UTC.")],
+    until: Annotated[datetime, typer.Option("--to", help="The first day or instant that no longer counts, in UTC.")],
+    form: Annotated[str, typer.Option("--format", help="csv or parquet")] = "csv",
+    account: Annotated[str | None, typer.Option(help="One account's entries, as in customer-deposit:A-17.")] = None,
+    currency: Annotated[str | None, typer.Option(help="The account's currency.")] = None,
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write what was booked within a span of time to a file: a book's postings, or one account's entries."""
+    from hub.errors import Unavailable
+    from ledger.export import CannotExport, export_to_file
+
+    use_stack(data_dir)
+    with _explained(CannotExport, Unavailable, OSError, as_json=as_json):
+        rows = asyncio.run(
+            export_to_file(_databases()[1], book, (since, until), file, form=form, account=account, currency=currency)
+        )
+    _say({"rows": rows, "file": str(file)}, f"{rows} rows are in {file}.", as_json=as_json)
 
 
 @app.command()

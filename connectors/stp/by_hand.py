@@ -20,6 +20,7 @@ from connectors.stp.account_registry import (
 )
 from connectors.stp.client import open_stp
 from connectors.stp.connector import rules
+from connectors.stp.consults import ConsultBudget
 from connectors.stp.dispatch import Dispatch
 from connectors.stp.model import ReturnDeposit
 from connectors.stp.orders import OrderStore
@@ -94,7 +95,10 @@ async def return_deposit(job: ReturnDeposit) -> str:
     """
     settings, database_settings = read(StpSettings), read(DatabaseSettings)
     known = profiles(settings)
-    async with open_statements(database_settings.url, 2) as database, open_stp(settings) as stp:
+    async with (
+        open_statements(database_settings.url, 2) as database,
+        open_stp(settings, ConsultBudget(database, settings.consults_per_hour)) as stp,
+    ):
         orders = OrderStore(database)
         dispatch = Dispatch(orders, stp, known, rules(settings))
         returned = await ReturnsWorker(orders=orders, dispatch=dispatch, profiles=known).return_deposit(job)

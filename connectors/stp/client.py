@@ -67,6 +67,10 @@ class Budget(Protocol):
         """Whether one more question may be asked now; it then counts."""
         ...
 
+    async def drain(self, company: str) -> None:
+        """STP says that nothing is left."""
+        ...
+
 
 class StpHttp:
     """STP behind its two hosts: the one that takes orders and the one that answers questions."""
@@ -103,6 +107,8 @@ class StpHttp:
     async def inquire(self, company: str, key: TrackingKey, day: date | None, signer: Signer) -> InquiryAnswer:
         answer = await self._inquired(company, key, day, signer)
         _calls.labels("inquire", type(answer).__name__).inc()
+        if isinstance(answer, NoAnswer) and answer.limited and self._budget is not None:
+            await self._budget.drain(company)
         return answer
 
     async def _inquired(self, company: str, key: TrackingKey, day: date | None, signer: Signer) -> InquiryAnswer:

@@ -598,6 +598,8 @@ class NoAnswer:
     """The question was not answered: nothing follows from it."""
 
     detail: str
+    limited: bool = False
+    """STP says that the company has asked too much."""
 
 
 InquiryAnswer = FoundOrder | NotFound | NoAnswer
@@ -618,7 +620,7 @@ def read_inquiry(status: int, body: bytes) -> InquiryAnswer:
     if state in {_NO_DATA, _FUTURE_DATE} and status in {200, 400}:
         return NotFound()
     if state == _LIMIT:
-        return NoAnswer("the limit of inquiries is exceeded")
+        return NoAnswer("the limit of inquiries is exceeded", limited=True)
     return NoAnswer(f"HTTP {status}, estado {state}")
 
 

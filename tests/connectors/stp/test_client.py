@@ -263,6 +263,27 @@ async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(key
             await asyncio.sleep(0.02)
 
 
+async def test_an_inquiry_that_stp_refuses_as_too_many_empties_the_budget(key_files):
+    from connectors.stp.signature import Signer
+
+    drained = []
+
+    class Full:
+        async def take(self, company):
+            return True
+
+        async def drain(self, company):
+            drained.append(company)
+
+    body = b'{"estado":3,"mensaje":"Limite de consultas excedido"}'
+    limited = _answers(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    async with misbehaving(limited, key_files) as stp:
+        stp._budget = Full()
+        answer = await stp.inquire("T", TrackingKey("K"), None, Signer.from_file(key_files[0]))
+    assert answer == NoAnswer("the limit of inquiries is exceeded", limited=True)
+    assert drained == ["T"]
+
+
 async def test_an_inquiry_beyond_the_budget_is_not_asked(key_files):
     from connectors.stp.signature import Signer
 
