@@ -64,6 +64,15 @@ class DatabaseSettings(Settings):
     pool_size: int = 8
 
 
+class KafkaSettings(Settings):
+    """Where Kafka is."""
+
+    model_config = prefixed("PAYHUB_KAFKA_")
+
+    bootstrap_servers: str | None = None
+    """`host:port`, or several with commas between them; unset: there is none."""
+
+
 class TokenSettings(Settings):
     """Whose tokens we believe."""
 

@@ -1,210 +1,82 @@
 """Questions to the book over HTTP. The tenant of the token is the book: another tenant's objects are not found.
 
-Lists are read on by a cursor, the number of the last row given; amounts are decimal strings. Account numbers and names
-are shown in full, since whoever may ask for a single account knows it already.
+Roles decide who may ask: `READERS` look at accounts and payments, `REPORTERS` also at the book as a whole. Lists are
+read on by the cursor of the page before; amounts are decimal strings; spans of time include their beginning and not
+their end. Account numbers and names are shown in full, since whoever may ask for a single account knows it already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Self
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+from zoneinfo import available_timezones
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
-from pydantic import BaseModel
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import AfterValidator, AwareDatetime
 
-from hub.api import Caller, Problem, Verifier, build_app, caller
+from hub.api import Caller, Problem, Verifier, build_app, not_valid, require
 from hub.connector import Probe
+from hub.statements import Statements
 from hub.transfer import IdentifierType
-from ledger.model import (
-    Account,
-    AccountRef,
-    Balance,
-    Entry,
-    Hold,
-    LedgerRefused,
-    Posting,
-    Side,
-    Transaction,
-)
+from ledger.export import ENTRY_COLUMNS, POSTING_COLUMNS, Exporter, Row, csv_lines
+from ledger.model import AccountRef, Balance, LedgerRefused, asset_of, currency_of
+from ledger.paging import cursor, only_known_parameters, position
 from ledger.queries import LedgerQueries
+from ledger.reports import Axis, LedgerReports, Period, Span, UnknownZone, decimal
+from ledger.views import (
+    AccountTurnover,
+    AccountView,
+    Balances,
+    BalanceView,
+    EntryView,
+    Holds,
+    HoldView,
+    PastBalance,
+    PastBalances,
+    PeriodView,
+    Statement,
+    Transactions,
+    TransactionView,
+    TrialBalance,
+    TrialLine,
+    TrialTotal,
+    Turnovers,
+    TurnoverView,
+)
 
-Asking = Annotated[Caller, Depends(caller)]
+READERS: Final = ("viewer", "operator", "treasury", "auditor")
+"""Roles that may look at accounts and payments."""
+
+REPORTERS: Final = ("treasury", "auditor")
+"""Roles that may look at the book as a whole and take its rows away."""
+
+Asking = Annotated[Caller, Depends(require(*READERS))]
+Reporting = Annotated[Caller, Depends(require(*REPORTERS))]
 Address = Annotated[
     str, Path(description="As in `customer-deposit:A-17` or `fee-income`.", max_length=200, pattern="^[!-~]+$")
 ]
 Identifier = Annotated[str, Path(max_length=64, pattern="^[!-~]+$")]
 PageSize = Annotated[int, Query(ge=1, le=500)]
+Cursor = Annotated[str | None, Query(alias="cursor", max_length=200, description="`next_cursor` of the page before.")]
+Currency = Annotated[str, Query(pattern="^[A-Z]{3}$")]
 
 
-class AccountView(BaseModel):
-    """An account as an identifier finds it."""
-
-    account: str
-    currency: str
-    holder_name: str | None
-    status: str
-    """`open`, `debits-frozen`, `credits-frozen`, `frozen` (both) or `closed`."""
-
-    @classmethod
-    def of(cls, account: Account) -> Self:
-        status = "open"
-        if account.closed:
-            status = "closed"
-        elif account.debits_frozen or account.credits_frozen:
-            both = account.debits_frozen and account.credits_frozen
-            status = "frozen" if both else "debits-frozen" if account.debits_frozen else "credits-frozen"
-        return cls(account=str(account.ref), currency=account.currency, holder_name=account.holder_name, status=status)
+def _within_a_lifetime(at: datetime) -> datetime:
+    if not _EARLIEST <= at <= _LATEST:
+        raise ValueError(f"an instant from {_EARLIEST.year} to {_LATEST.year}")
+    return at
 
 
-class BalanceView(BaseModel):
-    """What an account holds in one currency."""
-
-    currency: str
-    booked: str
-    held: str
-    available: str
-    sequence: int
-
-    @classmethod
-    def of(cls, balance: Balance) -> Self:
-        return cls(
-            currency=balance.booked.currency,
-            booked=balance.booked.decimal(),
-            held=balance.held.decimal(),
-            available=balance.available.decimal(),
-            sequence=balance.sequence,
-        )
-
-
-class HoldView(BaseModel):
-    """Money set aside; `amount` includes `fee`. Without `expires_at` only the payment's outcome frees it."""
-
-    operation: str
-    reference: str | None
-    currency: str
-    amount: str
-    fee: str
-    placed_at: datetime
-    expires_at: datetime | None
-
-    @classmethod
-    def of(cls, hold: Hold) -> Self:
-        return cls(
-            operation=hold.operation,
-            reference=hold.reference,
-            currency=hold.amount.currency,
-            amount=hold.amount.decimal(),
-            fee=hold.fee.decimal(),
-            placed_at=hold.placed_at,
-            expires_at=hold.expires_at,
-        )
-
-
-class PostingView(BaseModel):
-    """One row of the book."""
-
-    leg: int
-    debit: str
-    credit: str
-    currency: str
-    amount: str
-    debit_balance: str
-    credit_balance: str
-
-    @classmethod
-    def of(cls, posting: Posting) -> Self:
-        return cls(
-            leg=posting.leg,
-            debit=str(posting.debit),
-            credit=str(posting.credit),
-            currency=posting.amount.currency,
-            amount=posting.amount.decimal(),
-            debit_balance=posting.debit_balance.decimal(),
-            credit_balance=posting.credit_balance.decimal(),
-        )
-
-
-class TransactionView(BaseModel):
-    """One operation as it was booked; holds and releases have no postings."""
-
-    id: str
-    operation: str
-    kind: str
-    reference: str | None
-    booked_at: datetime
-    effective_at: datetime
-    postings: list[PostingView]
-
-    @classmethod
-    def of(cls, transaction: Transaction) -> Self:
-        return cls(
-            id=str(transaction.id),
-            operation=transaction.operation,
-            kind=transaction.kind,
-            reference=transaction.reference,
-            booked_at=transaction.booked_at,
-            effective_at=transaction.effective_at,
-            postings=[PostingView.of(posting) for posting in transaction.postings],
-        )
-
-
-class EntryView(BaseModel):
-    """One line of a statement."""
-
-    sequence: int
-    side: Side
-    amount: str
-    balance_after: str
-    contra: str
-    transaction: str
-    operation: str
-    kind: str
-    reference: str | None
-    reason: str | None
-    booked_at: datetime
-    effective_at: datetime
-
-    @classmethod
-    def of(cls, entry: Entry) -> Self:
-        return cls(
-            sequence=entry.sequence,
-            side=entry.side,
-            amount=entry.amount.decimal(),
-            balance_after=entry.balance_after.decimal(),
-            contra=str(entry.contra),
-            transaction=str(entry.transaction),
-            operation=entry.operation,
-            kind=entry.kind,
-            reference=entry.reference,
-            reason=entry.reason,
-            booked_at=entry.booked_at,
-            effective_at=entry.effective_at,
-        )
-
-
-class Balances(BaseModel):
-    account: str
-    balances: list[BalanceView]
-
-
-class Holds(BaseModel):
-    holds: list[HoldView]
-    next_after: int | None
-    """Give it as `after` for the next page; absent on the last."""
-
-
-class Statement(BaseModel):
-    account: str
-    currency: str
-    entries: list[EntryView]
-    next_before: int | None
-    """Give it as `before` for the next page, further back; absent on the last."""
-
-
-class Transactions(BaseModel):
-    transactions: list[TransactionView]
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+Instant = Annotated[AwareDatetime, AfterValidator(_within_a_lifetime)]
+Since = Annotated[Instant, Query(alias="from", description="The first instant, with its time zone.")]
+Until = Annotated[Instant, Query(alias="to", description="The first instant that no longer counts.")]
+Zone = Annotated[str, Query(max_length=64, description="Whose days and months, as in `America/Mexico_City`.")]
+MOST_DAYS: Final = 400
+MOST_MONTHS: Final = 240
 
 
 async def _queries(request: Request) -> LedgerQueries:
@@ -212,7 +84,19 @@ async def _queries(request: Request) -> LedgerQueries:
     return queries
 
 
+async def _reports(request: Request) -> LedgerReports:
+    reports: LedgerReports = request.app.state.reports
+    return reports
+
+
+async def _exporter(request: Request) -> Exporter:
+    exporter: Exporter = request.app.state.exporter
+    return exporter
+
+
 Book = Annotated[LedgerQueries, Depends(_queries)]
+Reports = Annotated[LedgerReports, Depends(_reports)]
+Exports = Annotated[Exporter, Depends(_exporter)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,6 +105,11 @@ class _Found:
 
     ref: AccountRef
     balances: Sequence[Balance]
+
+    def need(self, currency: str) -> None:
+        """Raises the 404 when the account does not keep this currency."""
+        if all(balance.booked.currency != currency for balance in self.balances):
+            raise _not_found()
 
 
 async def _found(who: Asking, book: Book, account: Address) -> _Found:
@@ -236,7 +125,16 @@ async def _found(who: Asking, book: Book, account: Address) -> _Found:
 
 Found = Annotated[_Found, Depends(_found)]
 
-router = APIRouter(prefix="/ledger")
+
+async def _span(since: Since, until: Until) -> Span:
+    if since >= until:
+        raise not_valid([{"parameter": "to", "code": "not-valid", "detail": "The end must come after the beginning."}])
+    return Span(since, until)
+
+
+Within = Annotated[Span, Depends(_span)]
+
+router = APIRouter(prefix="/ledger", dependencies=[Depends(only_known_parameters)])
 
 
 @router.get("/identifiers/{id_type}/{identifier}")
@@ -256,52 +154,216 @@ async def balances(found: Found) -> Balances:
     return Balances(account=str(found.ref), balances=[BalanceView.of(balance) for balance in found.balances])
 
 
+@router.get("/accounts/{account}/past-balances")
+async def past_balances(
+    who: Asking, found: Found, reports: Reports, at: Annotated[Instant, Query()], axis: Axis = Axis.BOOKED
+) -> PastBalances:
+    """What an account held at an instant, per currency, by the date of booking or by the value date."""
+    sums = await reports.balances_at(who.tenant, found.ref, at, axis)
+    return PastBalances(account=str(found.ref), at=at, axis=axis, balances=[PastBalance.of(one) for one in sums])
+
+
 @router.get("/accounts/{account}/holds")
 async def open_holds(
-    who: Asking, book: Book, found: Found, after: Annotated[int, Query(ge=0, lt=2**63)] = 0, limit: PageSize = 100
+    request: Request, who: Asking, book: Book, found: Found, *, cursor_: Cursor = None, limit: PageSize = 100
 ) -> Holds:
     """An account's open holds, oldest first."""
+    (after,) = position(request, cursor_) or (0,)
     rows = await book.open_holds(who.tenant, found.ref, after=after, limit=limit)
-    return Holds(holds=[HoldView.of(hold) for _, hold in rows], next_after=rows[-1][0] if len(rows) == limit else None)
+    return Holds(
+        holds=[HoldView.of(found.ref, hold) for _, hold in rows],
+        next_cursor=cursor(request, [rows[-1][0]]) if len(rows) == limit else None,
+    )
+
+
+@router.get("/holds")
+async def holds_of_the_book(
+    request: Request, who: Asking, reports: Reports, cursor_: Cursor = None, limit: PageSize = 100
+) -> Holds:
+    """Every open hold of the book, oldest first."""
+    (after,) = position(request, cursor_) or (0,)
+    rows = await reports.open_holds(who.tenant, after=after, limit=limit)
+    return Holds(
+        holds=[HoldView.of(account, hold) for _, account, hold in rows],
+        next_cursor=cursor(request, [rows[-1][0]]) if len(rows) == limit else None,
+    )
 
 
 @router.get("/accounts/{account}/statement")
 async def statement(
+    request: Request,
     who: Asking,
     book: Book,
+    reports: Reports,
     found: Found,
     *,
-    currency: Annotated[str, Query(pattern="^[A-Z]{3}$")],
-    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
+    currency: Currency,
+    since: Annotated[Instant | None, Query(alias="from")] = None,
+    until: Annotated[Instant | None, Query(alias="to")] = None,
+    axis: Axis = Axis.BOOKED,
+    cursor_: Cursor = None,
     limit: PageSize = 50,
 ) -> Statement:
-    """An account's entries with running balance, newest first."""
-    if all(balance.booked.currency != currency for balance in found.balances):
-        raise _not_found()
-    entries = await book.statement(who.tenant, found.ref, currency, before=before, limit=limit)
+    """An account's entries with running balance, newest first: all of them, or those of a span of time."""
+    found.need(currency)
+    (before,) = position(request, cursor_) or (None,)
+    account, opening, closing = str(found.ref), None, None
+    if since is None and until is None:
+        entries = await book.statement(who.tenant, found.ref, currency, before=before, limit=limit)
+    else:
+        span = await _span(since or _EARLIEST, until or _LATEST)
+        period = await reports.statement(who.tenant, found.ref, currency, span, axis, before=before, limit=limit)
+        entries, asset = period.entries, asset_of(currency)
+        opening, closing = decimal(period.opening, asset), decimal(period.closing, asset)
+    more = len(entries) == limit and entries[-1].sequence > 1
     return Statement(
-        account=str(found.ref),
+        account=account,
         currency=currency,
+        opening_balance=opening,
+        closing_balance=closing,
         entries=[EntryView.of(entry) for entry in entries],
-        next_before=entries[-1].sequence if entries and entries[-1].sequence > 1 else None,
+        next_cursor=cursor(request, [entries[-1].sequence]) if more else None,
     )
 
 
+@router.get("/accounts/{account}/turnover")
+async def turnover_of_account(
+    who: Asking,
+    reports: Reports,
+    found: Found,
+    span: Within,
+    *,
+    currency: Currency,
+    period: Period = Period.MONTH,
+    zone: Zone = "UTC",
+    axis: Axis = Axis.BOOKED,
+) -> AccountTurnover:
+    """An account's debits and credits by days or months."""
+    found.need(currency)
+    most = timedelta(days=MOST_DAYS if period is Period.DAY else MOST_MONTHS * 31)
+    if span.until - span.since > most:
+        raise not_valid(
+            [{"parameter": "to", "code": "too-long", "detail": f"At most {most.days} days of this period."}]
+        )
+    if zone not in available_timezones():
+        raise _no_such_zone()
+    try:
+        rows = await reports.turnover_of(who.tenant, found.ref, currency, span, axis=axis, period=period, zone=zone)
+    except UnknownZone:
+        raise _no_such_zone() from None
+    views = [PeriodView.of(row) for row in rows]
+    return AccountTurnover(account=str(found.ref), currency=currency, zone=zone, periods=views)
+
+
 @router.get("/payments/{payment_id}/transactions")
-async def transactions_of_payment(who: Asking, book: Book, payment_id: Identifier) -> Transactions:
+async def transactions_of_payment(
+    request: Request,
+    who: Asking,
+    book: Book,
+    payment_id: Identifier,
+    *,
+    cursor_: Cursor = None,
+    limit: PageSize = 100,
+) -> Transactions:
     """Everything that was booked for one payment, in order."""
-    found = await book.payment(who.tenant, payment_id)
-    if not found:
+    (after,) = position(request, cursor_) or (0,)
+    found = await book.payment(who.tenant, payment_id, after=after, limit=limit)
+    if not found and not after:
         raise _not_found()
-    return Transactions(transactions=[TransactionView.of(transaction) for transaction in found])
+    return Transactions(
+        transactions=[TransactionView.of(transaction) for transaction in found],
+        next_cursor=cursor(request, [found[-1].id]) if len(found) == limit else None,
+    )
 
 
-def ledger_app(queries: LedgerQueries, verifier: Verifier, probes: Mapping[str, Probe]) -> FastAPI:
+@router.get("/trial-balance")
+async def trial_balance(
+    who: Reporting, reports: Reports, at: Annotated[Instant | None, Query()] = None, axis: Axis = Axis.BOOKED
+) -> TrialBalance:
+    """Debits, credits and balance of each kind of account, now or at an instant."""
+    lines = await reports.trial_balance(who.tenant, at, axis)
+    totals = []
+    for asset in sorted({line.sums.asset for line in lines}):
+        debits = sum(line.sums.debits for line in lines if line.sums.asset == asset)
+        credited = sum(line.sums.credits for line in lines if line.sums.asset == asset)
+        totals.append(
+            TrialTotal(
+                currency=currency_of(asset),
+                debits=decimal(debits, asset),
+                credits=decimal(credited, asset),
+                balanced=debits == credited,
+            )
+        )
+    return TrialBalance(at=at, axis=axis, lines=[TrialLine.of(line) for line in lines], totals=totals)
+
+
+@router.get("/turnover")
+async def turnover(
+    request: Request,
+    who: Reporting,
+    reports: Reports,
+    span: Within,
+    *,
+    axis: Axis = Axis.BOOKED,
+    cursor_: Cursor = None,
+    limit: PageSize = 100,
+) -> Turnovers:
+    """Every account on which something was booked within a span of time, with its debits and credits."""
+    (after,) = position(request, cursor_) or (0,)
+    rows = await reports.turnover(who.tenant, span, axis, after=after, limit=limit)
+    return Turnovers(
+        turnovers=[TurnoverView.of(row) for row in rows],
+        next_cursor=cursor(request, [rows[-1].account_id]) if len(rows) == limit else None,
+    )
+
+
+@router.get("/postings.csv", response_class=StreamingResponse)
+async def postings_as_csv(who: Reporting, exports: Exports, span: Within) -> StreamingResponse:
+    """Every posting that was booked within a span of time, as CSV, oldest first."""
+    return await _csv(exports.postings(who.tenant, span), POSTING_COLUMNS, "postings")
+
+
+@router.get("/accounts/{account}/statement.csv", response_class=StreamingResponse)
+async def statement_as_csv(
+    who: Reporting, exports: Exports, found: Found, span: Within, *, currency: Currency
+) -> StreamingResponse:
+    """An account's entries that were booked within a span of time, as CSV, oldest first."""
+    found.need(currency)
+    rows = exports.statement(who.tenant, found.ref, currency, span)
+    return await _csv(rows, ENTRY_COLUMNS, "statement")
+
+
+@router.get("/openapi.json", response_class=JSONResponse)
+async def description(_: Asking, request: Request) -> JSONResponse:
+    """What can be asked, as OpenAPI."""
+    return JSONResponse(request.app.openapi())
+
+
+async def _csv(pages: AsyncIterator[Sequence[Row]], columns: Sequence[str], name: str) -> StreamingResponse:
+    lines = csv_lines(pages, columns)
+    head = await anext(lines)  # so that a database that is away is a 503 and not half an answer
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield head
+        async for line in lines:
+            yield line
+
+    headers = {"Content-Disposition": f'attachment; filename="{name}.csv"'}
+    return StreamingResponse(whole(), media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def ledger_app(statements: Statements, verifier: Verifier, probes: Mapping[str, Probe]) -> FastAPI:
     """The read API of the book."""
     app = build_app("ledger", probes=probes, verifier=verifier)
-    app.state.queries = queries
+    app.state.queries = LedgerQueries(statements)
+    app.state.reports = LedgerReports(statements)
+    app.state.exporter = Exporter(statements)
     app.include_router(router)
     return app
+
+
+def _no_such_zone() -> Problem:
+    return not_valid([{"parameter": "zone", "code": "not-allowed", "detail": "There is no such time zone."}])
 
 
 def _not_found() -> Problem:

@@ -56,10 +56,11 @@ _OPEN_HOLDS: Final = (
 _OF_PAYMENT: Final = (
     "SELECT t.id, t.idem_key, t.kind, t.ext_ref, t.booked_at, t.effective_at, p.leg, p.asset, p.amount, p.dr_after, "
     "p.cr_after, d.kind AS dr_kind, d.owner_id AS dr_owner, c.kind AS cr_kind, c.owner_id AS cr_owner "
-    "FROM ledger.book k JOIN ledger.txn t ON t.book_id = k.id AND t.ext_ref = %(reference)s "
+    "FROM (SELECT t.* FROM ledger.book k JOIN ledger.txn t ON t.book_id = k.id AND t.ext_ref = %(reference)s "
+    "AND t.id > %(after)s WHERE k.code = %(book)s ORDER BY t.id LIMIT %(limit)s) t "
     "LEFT JOIN ledger.posting p ON p.txn_id = t.id "
     "LEFT JOIN ledger.account d ON d.id = p.dr_account LEFT JOIN ledger.account c ON c.id = p.cr_account "
-    "WHERE k.code = %(book)s ORDER BY t.id, p.leg LIMIT 1000"
+    "ORDER BY t.id, p.leg"
 )
 # Both branches walk an index of (account, sequence) backwards and stop after a page, however long the account's life.
 _STATEMENT: Final = (
@@ -141,10 +142,13 @@ class LedgerQueries:
             for row in await self._rows(_OPEN_HOLDS, values)
         ]
 
-    async def payment(self, book: str, reference: str) -> Sequence[Transaction]:
-        """Everything that was booked for one payment, in order; empty when nothing was."""
+    async def payment(
+        self, book: str, reference: str, *, after: int = 0, limit: int = MAX_PAGE
+    ) -> Sequence[Transaction]:
+        """Everything that was booked for one payment, in order: at most `limit` transactions numbered above `after`."""
         found: dict[int, tuple[Any, list[Posting]]] = {}
-        for row in await self._rows(_OF_PAYMENT, {"book": book, "reference": reference}):
+        values = {"book": book, "reference": reference, "after": after, "limit": limit}
+        for row in await self._rows(_OF_PAYMENT, values):
             _, postings = found.setdefault(row.id, (row, []))
             if row.leg is not None:
                 currency = currency_of(row.asset)
