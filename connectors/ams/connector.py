@@ -22,7 +22,7 @@ async def open_ledger() -> AsyncIterator[AccountSystem]:
     from ledger.settings import LedgerSettings  # noqa: PLC0415
 
     settings = read(LedgerSettings)
-    async with open_statements(settings.database_url, settings.pool_size) as statements:
+    async with open_statements(settings.database_url, settings.pool_size, role=settings.role) as statements:
         yield LedgerBackend(statements)
 
 
