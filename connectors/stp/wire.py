@@ -43,7 +43,7 @@ def _whole(value: Any) -> int | None:
         return int(value)
     if isinstance(value, str) and re.fullmatch(r"0|[1-9][0-9]{0,17}", value, re.ASCII):
         return int(value)  # with zeros before it, the number signed would not be the text sent
-    raise ValueError("must be a whole number, written in digits")
+    raise ValueError("must be a whole number, written in digits without zeros before them")
 
 
 def _amount(value: Any) -> Decimal | None:

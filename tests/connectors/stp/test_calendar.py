@@ -37,6 +37,20 @@ def test_the_bank_holidays_of_2026():
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("year", "days"),
+    [
+        (2024, "0101 0205 0318 0328 0329 0501 0916 1001 1102 1118 1212 1225"),
+        (2025, "0101 0203 0317 0417 0418 0501 0916 1102 1117 1212 1225"),
+        (2027, "0101 0201 0315 0325 0326 0501 0916 1102 1115 1212 1225"),
+        (2028, "0101 0207 0320 0413 0414 0501 0916 1102 1120 1212 1225"),
+        (2030, "0101 0204 0318 0418 0419 0501 0916 1001 1102 1118 1212 1225"),
+    ],
+)
+def test_the_bank_holidays_of_other_years(year, days):
+    assert " ".join(f"{day:%m%d}" for day in sorted(bank_holidays(year))) == days
+
+
 @pytest.mark.parametrize(("year", "closed"), [(2024, True), (2025, False), (2026, False), (2030, True)])
 def test_banks_close_when_a_president_takes_office(year, closed):
     assert (date(year, 10, 1) in bank_holidays(year)) is closed

@@ -113,6 +113,24 @@ async def test_what_stp_would_certainly_refuse_is_not_even_sent(rail, changes, k
     assert await rail.orders.find(job.payment_id) is None
 
 
+@pytest.mark.parametrize(
+    ("id_type", "identifier", "kind", "account", "institution"),
+    [
+        ("CLABE", "072691004495711499", 40, "072691004495711499", 40072),
+        ("CARD", "4242424242424242", 3, "4242424242424242", 40002),
+        ("CARD", "378282246310005", 3, "378282246310005", 40014),
+        ("MSISDN", "+525512345678", 10, "5512345678", 40012),
+    ],
+)
+async def test_every_kind_of_account_is_paid(rail, id_type, identifier, kind, account, institution):
+    rail.worker._institutions = accounts.Institutions(by_card={"42": 40002, "37": 40014}, mobile=40012)
+    job = rail.job(payee=Party(id_type=IdentifierType(id_type), identifier=identifier, name="Ana"))
+    assert (await rail.worker.send_order(job)).order_state == "ACCEPTED"
+    [order] = rail.at_stp(job)
+    sent = (order.fields[name] for name in ("tipoCuentaBeneficiario", "cuentaBeneficiario", "institucionContraparte"))
+    assert tuple(sent) == (kind, account, institution)
+
+
 async def test_a_reference_is_derived_when_the_channel_gives_none(rail):
     job = rail.job(reference_number=None)
     await rail.worker.send_order(job)
