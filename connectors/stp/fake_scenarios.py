@@ -88,6 +88,7 @@ PRESETS: Final[Mapping[str, Scenario]] = {
     "error-502": Scenario(answer="502", times=1, registers=False),
     "error-403": Scenario(answer="403", times=1, registers=False),
     "slow": Scenario(answer="slow", times=1),
+    "sluggish": Scenario(answer="slow", slow_by=3.0, times=1),
     "truncated": Scenario(answer="truncated", times=1),
     "garbage": Scenario(answer="garbage", times=1),
     "no-response": Scenario(answer="no-response", times=1),
