@@ -147,7 +147,14 @@ class QuoteTransfer(Job[TransferQuoted]):
 
     job_type: ClassVar[str] = "ams.quote-transfer"
     attempts: ClassVar[int] = ATTEMPTS
-    rejections = (AccountUnknown, AccountClosed, AccountFrozen, CurrencyMismatch, AmountNotAllowed)
+    rejections = (
+        AccountUnknown,
+        AccountClosed,
+        AccountFrozen,
+        CurrencyMismatch,
+        AmountNotAllowed,
+        InsufficientFunds,
+    )
     timeout: ClassVar[timedelta] = timedelta(seconds=30)
 
     payment_id: PaymentId
