@@ -1,0 +1,529 @@
+"""The operations view: what operators see, folded from the engine's records into full-state documents.
+
+    transfers   one per payment: parties, money, rail, outcome, where it stands, what is open
+    steps       one per element instance, process instances included, each with its own variables and their history
+    incidents   one per incident
+    processes   one per deployed version of a drawing, with its XML
+
+Each document is a function of its own records in their order. It carries the version of the last of them and refuses
+whatever is not newer, so reading records again changes nothing. For that a record may look at nothing but the document
+it changes and at identities, which never change (`exporters.directory`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, Final, TypeAlias
+
+from pydantic_core import from_json
+
+from exporters.directory import Directory, Identity, instance_key, is_call, is_start, started_by
+from exporters.documents import Body, Document, Documents, Ref
+from exporters.privacy import mask, mask_identifier, mask_json, mask_name, mask_text, search_digest
+from exporters.record import SEEN, TAKEN, Fate, Outcome, Record
+from hub.transfer import STATE_OF, IdentifierType, TransferState
+from hub.transfer import Outcome as TransferOutcome
+
+TRANSFERS: Final = "transfers"
+STEPS: Final = "steps"
+INCIDENTS: Final = "incidents"
+PROCESSES: Final = "processes"
+DIRECTORY: Final = "operations-directory"
+
+HISTORY: Final = 20
+"""Earlier values kept of a variable; a payment that asks for its order every minute would grow without end."""
+
+_DIRECTIONS: Final = {"payer-transfer": "OUTGOING", "payee-transfer": "INCOMING"}
+_RECORDS_OUTCOME: Final = "channel.record-outcome"
+_OUTCOME: Final = frozenset({"outcome", "reason", "reason_detail"})
+_SHOWN: Final[Mapping[str, tuple[str, type]]] = {
+    "amount": ("amount", int),
+    "fee": ("fee", int),
+    "tracking_key": ("trackingKey", str),
+    "order_state": ("orderState", str),
+}
+"""Variables of a process that its transfer shows: under which name, and of which type they have to be."""
+_CONTAINERS: Final = frozenset({"PROCESS", "CALL_ACTIVITY", "SUB_PROCESS", "MULTI_INSTANCE_BODY"})
+_ELEMENT_ENDS: Final = {"ELEMENT_COMPLETED": "COMPLETED", "ELEMENT_TERMINATED": "TERMINATED"}
+_ELEMENT_CHANGES: Final = frozenset(
+    {"ELEMENT_ACTIVATING", "ELEMENT_ACTIVATED", "ELEMENT_MIGRATED", "SEQUENCE_FLOW_TAKEN", *_ELEMENT_ENDS}
+)
+_JOB_CHANGES: Final = frozenset(
+    {"CREATED", "COMPLETED", "FAILED", "TIMED_OUT", "ERROR_THROWN", "RETRIES_UPDATED", "CANCELED", "MIGRATED"}
+)
+_TRIED: Final = frozenset({"FAILED", "TIMED_OUT"})
+
+Change: TypeAlias = Callable[[Record, Identity | None], bool]
+
+
+class OperationsFold:
+    """Folds records into documents. `exporters.record.Stage` for records; `documents.changed()` has what to write."""
+
+    def __init__(self, documents: Documents, search_secret: bytes = b"") -> None:
+        self.documents: Final = documents
+        self._directory = Directory(documents, DIRECTORY)
+        self._secret = search_secret
+        self._changes: Final[Mapping[str, Change]] = {
+            "MESSAGE_START_EVENT_SUBSCRIPTION": self._started,
+            "PROCESS_INSTANCE_CREATION": self._started,
+            "PROCESS_INSTANCE": self._element,
+            "VARIABLE": self._variable,
+            "JOB": self._job,
+            "INCIDENT": self._incident,
+            "PROCESS": self._process,
+        }
+
+    def accept(self, batch: Sequence[Record]) -> list[Outcome]:
+        """`SEEN` is what changes no document, because it was there already or because operators do not need it."""
+        relevant = [record for record in batch if self._concerns(record)]
+        self._directory.prepare(relevant)
+        self.documents.load(self._needed(relevant))
+        return [self._one(record) for record in batch]
+
+    @staticmethod
+    def shown(document: Document) -> Body:
+        """A document as it is written: the terms by which a step is found are made of its variables."""
+        variables = document.body.get("variables")
+        if document.ref.family != STEPS or not variables:
+            return document.body
+        return document.body | {"variableTerms": [f"{name}={one['value']}"[:256] for name, one in variables.items()]}
+
+    def _concerns(self, record: Record) -> bool:
+        return record.value_type in self._changes and record.record_type == "EVENT"
+
+    def _one(self, record: Record) -> Outcome:
+        if not self._concerns(record):
+            return SEEN
+        try:
+            identity = self._directory.identity_of(record)
+            return TAKEN if self._changes[record.value_type](record, identity) else SEEN
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return Outcome(Fate.DEAD, f"cannot be folded: {type(error).__name__}")
+
+    def _needed(self, batch: Sequence[Record]) -> Iterable[Ref]:
+        """The documents that a batch continues: those it begins itself need not be read."""
+        begun: set[Ref] = set()
+        starting: dict[str, Identity] = {}
+        for record in batch:
+            key = instance_key(record)
+            if is_start(record):
+                with suppress(KeyError, TypeError, AttributeError):  # folding it says what is wrong with it
+                    starting[record.id_of(key)] = started_by(record)
+            elif is_call(record) and (
+                caller := self._identity(record, starting, instance_key(record, "parentProcessInstanceKey"))
+            ):
+                starting[record.id_of(key)] = caller
+            for ref in self._touched(record):
+                if _begins(record, ref):
+                    begun.add(ref)
+                elif ref not in begun:
+                    yield ref
+            if (transfer := transfer_ref(self._identity(record, starting, key))) is not None:
+                yield transfer
+
+    def _identity(self, record: Record, starting: Mapping[str, Identity], key: int) -> Identity | None:
+        return starting.get(record.id_of(key)) or self._directory.known(record, key)
+
+    @staticmethod
+    def _touched(record: Record) -> Iterable[Ref]:
+        kind = record.value_type
+        if kind == "PROCESS_INSTANCE":
+            flow = record.intent == "SEQUENCE_FLOW_TAKEN"
+            yield Ref(STEPS, record.id_of(instance_key(record, "flowScopeKey") if flow else record.key))
+        elif kind == "VARIABLE":
+            yield Ref(STEPS, record.id_of(instance_key(record, "scopeKey")))
+        elif kind == "JOB":
+            yield Ref(STEPS, record.id_of(instance_key(record, "elementInstanceKey")))
+        elif kind == "INCIDENT":
+            yield Ref(INCIDENTS, record.id_of(record.key))
+            yield Ref(STEPS, record.id_of(instance_key(record, "elementInstanceKey")))
+        elif kind == "PROCESS":
+            yield Ref(PROCESSES, record.id_of(record.key))
+
+    # --- One document and one record
+
+    def _change(self, ref: Ref, record: Record, begin: Body, change: Callable[[Body], None]) -> bool:
+        """Change a document, or begin it, unless it has this record already."""
+        body = self.documents.get(ref)
+        if body is None:
+            body = {"partitionId": record.partition, **begin}
+        elif body["position"] >= record.version:
+            return False
+        change(body)
+        body["position"] = record.version
+        body["updatedAt"] = record.at
+        self.documents.put(ref, body, record.version)
+        return True
+
+    def _change_transfer(self, record: Record, identity: Identity | None, change: Callable[[Body], None]) -> bool:
+        ref = transfer_ref(identity)
+        if ref is None or identity is None:
+            return False
+        begin: Body = {
+            "paymentId": identity.payment_id,
+            "tenantId": identity.tenant_id,
+            "state": TransferState.PENDING.value,
+            "instanceKeys": [],
+            "currentSteps": [],
+            "attempts": 0,
+            "incidents": 0,
+            "openIncidents": [],
+            "instances": {},
+            "outcomes": [],
+            "fold": {"active": {}, "outcomes": {}},
+        }
+        return self._change(ref, record, begin, change)
+
+    # --- Process instances and their elements
+
+    def _started(self, record: Record, identity: Identity | None) -> bool:
+        if not is_start(record) or identity is None:
+            return False
+        value = record.value
+        variables: dict[str, Any] = value.get("variables") or {}
+
+        def begin(transfer: Body) -> None:
+            self._add_instance(transfer, record)
+            if "processInstanceKey" not in transfer and value["bpmnProcessId"] in _DIRECTIONS:
+                transfer["acceptedAt"] = record.at
+                self._name_transfer(transfer, record, variables)
+
+        return self._change_transfer(record, identity, begin)
+
+    def _name_transfer(self, transfer: Body, record: Record, variables: Mapping[str, Any]) -> None:
+        process = record.value["bpmnProcessId"]
+        transfer["processInstanceKey"] = str(record.value["processInstanceKey"])
+        transfer["processId"] = process
+        transfer["processDefinitionKey"] = str(record.value["processDefinitionKey"])
+        transfer["direction"] = _DIRECTIONS[process]
+        transfer["processState"] = "ACTIVE"
+        amount, currency = variables.get("amount"), variables.get("currency")
+        if type(amount) is int:
+            transfer["amount"] = amount
+        if isinstance(currency, str):
+            transfer["currency"] = currency
+        if isinstance(concept := variables.get("concept"), str):
+            transfer["concept"] = mask_text(concept)
+        if type(number := variables.get("reference_number")) is int:
+            transfer["referenceNumber"] = str(number)
+        for side in ("payer", "payee"):
+            if isinstance(party := variables.get(side), dict):
+                transfer[side] = self._party(party)
+
+    def _party(self, party: Mapping[str, Any]) -> Body:
+        """A party as a view may show it: masked, found by the digest of its whole identifier."""
+        identifier = str(party.get("identifier", ""))
+        shown: Body = {"idType": str(party.get("id_type", "")), "identifier": mask_identifier(identifier)}
+        if isinstance(name := party.get("name"), str):
+            shown["name"] = mask_name(name)
+        if shown["idType"] == IdentifierType.CLABE:
+            shown["bank"] = identifier[:3]
+        if self._secret:
+            shown["digest"] = search_digest(self._secret, identifier)
+        return shown
+
+    @staticmethod
+    def _add_instance(transfer: Body, record: Record) -> None:
+        value, key = record.value, str(record.value["processInstanceKey"])
+        if key in transfer["instances"]:
+            return
+        parent = value.get("parentProcessInstanceKey", -1)
+        transfer["instanceKeys"].append(key)
+        transfer["instances"][key] = {
+            "processId": value["bpmnProcessId"],
+            "definitionKey": str(value["processDefinitionKey"]),
+            "parentKey": str(parent) if parent > 0 else None,
+            "state": "ACTIVE",
+            "startedAt": record.at,
+        }
+        if value["bpmnProcessId"].startswith("rail-"):
+            transfer["rail"] = value["bpmnProcessId"]
+
+    def _element(self, record: Record, identity: Identity | None) -> bool:
+        if record.intent not in _ELEMENT_CHANGES:
+            return False
+        step = Ref(STEPS, record.id_of(record.key))
+        if record.intent == "SEQUENCE_FLOW_TAKEN":
+            scope = Ref(STEPS, record.id_of(record.value["flowScopeKey"]))
+            return self._change(
+                scope, record, _new_step(record, identity, known=False), lambda body: _take_flow(body, record)
+            )
+        changed = self._change(
+            step, record, _new_step(record, identity), lambda body: _move_step(body, record, identity)
+        )
+        return self._change_transfer(record, identity, lambda body: self._move_transfer(body, record)) or changed
+
+    def _move_transfer(self, transfer: Body, record: Record) -> None:
+        value, key = record.value, str(record.key)
+        kind, active = value["bpmnElementType"], transfer["fold"]["active"]
+        if kind == "PROCESS":
+            self._add_instance(transfer, record)
+            instance = transfer["instances"][key]
+            instance["version"] = value["version"]
+            if ended := _ELEMENT_ENDS.get(record.intent):
+                instance["state"], instance["endedAt"] = ended, record.at
+                transfer["fold"]["outcomes"].pop(key, None)
+            if key == transfer.get("processInstanceKey"):
+                transfer["processVersion"] = value["version"]
+                transfer["processDefinitionKey"] = str(value["processDefinitionKey"])
+                transfer["processState"] = instance["state"]
+                if "endedAt" in instance:
+                    transfer["endedAt"] = instance["endedAt"]
+        elif record.intent == "ELEMENT_ACTIVATED" and kind not in _CONTAINERS:
+            active[key] = value["elementId"]
+            transfer["currentStep"] = value["elementId"]
+        elif record.intent in _ELEMENT_ENDS:
+            active.pop(key, None)
+            transfer["fold"]["outcomes"].pop(key, None)
+        transfer["currentSteps"] = list(dict.fromkeys(active.values()))
+
+    # --- Variables
+
+    def _variable(self, record: Record, identity: Identity | None) -> bool:
+        if record.intent not in {"CREATED", "UPDATED"}:
+            return False
+        value = record.value
+        step = Ref(STEPS, record.id_of(value["scopeKey"]))
+        begin = _new_step(record, identity, known=False)
+        changed = self._change(step, record, begin, lambda body: _set_variable(body, record))
+        name = value["name"]
+        if name not in _OUTCOME and name not in _SHOWN and name != "duplicate":
+            return changed
+        return self._change_transfer(record, identity, lambda body: _set_on_transfer(body, record)) or changed
+
+    # --- Jobs
+
+    def _job(self, record: Record, identity: Identity | None) -> bool:
+        if record.intent not in _JOB_CHANGES:
+            return False
+        value = record.value
+        step = Ref(STEPS, record.id_of(value["elementInstanceKey"]))
+        changed = self._change(step, record, _new_step(record, identity), lambda body: _move_job(body, record))
+        if record.intent in _TRIED:
+            return self._change_transfer(record, identity, _count_attempt) or changed
+        if record.intent == "COMPLETED" and value["type"] == _RECORDS_OUTCOME:
+            return self._change_transfer(record, identity, lambda body: _record_outcome(body, record)) or changed
+        return changed
+
+    # --- Incidents
+
+    def _incident(self, record: Record, identity: Identity | None) -> bool:
+        if record.intent not in {"CREATED", "RESOLVED", "MIGRATED"}:
+            return False
+        ref = Ref(INCIDENTS, record.id_of(record.key))
+        begin = {**_owner(record, identity), "incidentKey": str(record.key), "createdAt": record.at}
+        changed = self._change(ref, record, begin, lambda body: _move_incident(body, record))
+        step = Ref(STEPS, record.id_of(record.value["elementInstanceKey"]))
+        self._change(step, record, _new_step(record, identity), lambda body: _note_incident(body, record))
+        self._change_transfer(record, identity, lambda body: _count_incident(body, record))
+        return changed
+
+    # --- Drawings
+
+    def _process(self, record: Record, identity: Identity | None) -> bool:  # noqa: ARG002
+        if record.intent not in {"CREATED", "DELETED"}:
+            return False
+        value = record.value
+        begin: Body = {
+            "processDefinitionKey": str(record.key),
+            "bpmnProcessId": value["bpmnProcessId"],
+            "version": value["version"],
+            "resourceName": value["resourceName"],
+            "checksum": value["checksum"],
+            "deployedAt": record.at,
+        }
+
+        def change(body: Body) -> None:
+            body["deleted"] = record.intent == "DELETED"
+            if value.get("resource"):
+                body["xml"] = _drawing(value["resource"])
+
+        return self._change(Ref(PROCESSES, record.id_of(record.key)), record, begin, change)
+
+
+def _begins(record: Record, ref: Ref) -> bool:
+    """Whether a record is the first of a document. Of a process it is none: variables may come before it."""
+    if ref.family == INCIDENTS:
+        return record.intent == "CREATED"
+    return record.intent == "ELEMENT_ACTIVATING" and record.value.get("bpmnElementType") != "PROCESS"
+
+
+def transfer_ref(identity: Identity | None) -> Ref | None:
+    """The transfer that the records of an instance are folded into, if any."""
+    if identity is None or not identity.own or identity.payment_id is None:
+        return None
+    return Ref(TRANSFERS, identity.payment_id)
+
+
+def _drawing(encoded: str) -> str:
+    try:
+        return base64.b64decode(encoded, validate=True).decode()
+    except (binascii.Error, UnicodeDecodeError) as error:
+        raise ValueError("the drawing cannot be read") from error
+
+
+def _owner(record: Record, identity: Identity | None) -> Body:
+    owner: Body = {
+        "processInstanceKey": str(record.value["processInstanceKey"]),
+        "bpmnProcessId": record.value.get("bpmnProcessId", ""),
+    }
+    if identity is not None:
+        owner |= {
+            "paymentId": identity.payment_id,
+            "tenantId": identity.tenant_id,
+            "rootInstanceKey": identity.root_key,
+        }
+    return owner
+
+
+def _new_step(record: Record, identity: Identity | None, *, known: bool = True) -> Body:
+    """A step as its first record shows it; `known` unless that record says only which scope it concerns."""
+    value = record.value
+    step = _owner(record, identity)
+    if record.value_type == "PROCESS_INSTANCE" and known:
+        step |= {"elementInstanceKey": str(record.key), "elementType": value["bpmnElementType"]}
+        step |= {"flowScopeKey": str(value["flowScopeKey"])}
+    elif known:
+        step["elementInstanceKey"] = str(value["elementInstanceKey"])
+    elif record.value_type == "VARIABLE":
+        step["elementInstanceKey"] = str(value["scopeKey"])
+    else:
+        step["elementInstanceKey"] = str(value["flowScopeKey"])
+    if known and "elementId" in value:
+        step["elementId"] = value["elementId"]
+    return step | {"state": "ACTIVATING", "attempts": 0, "variables": {}, "variableTerms": []}
+
+
+def _take_flow(scope: Body, record: Record) -> None:
+    flows: dict[str, int] = scope.setdefault("flows", {})
+    flow = record.value["elementId"]
+    flows[flow] = flows.get(flow, 0) + 1
+
+
+def _move_step(step: Body, record: Record, identity: Identity | None) -> None:
+    value, intent = record.value, record.intent
+    step |= _owner(record, identity)
+    step["elementId"], step["elementType"] = value["elementId"], value["bpmnElementType"]
+    step["flowScopeKey"] = str(value["flowScopeKey"])
+    step["processVersion"] = value["version"]
+    step["processDefinitionKey"] = str(value["processDefinitionKey"])
+    if value["parentProcessInstanceKey"] > 0:
+        step["parentProcessInstanceKey"] = str(value["parentProcessInstanceKey"])
+    if intent == "ELEMENT_ACTIVATING":
+        step["startedAt"] = record.at
+    elif intent == "ELEMENT_ACTIVATED":
+        step["state"] = "ACTIVE"
+    elif intent in _ELEMENT_ENDS:
+        step["state"], step["endedAt"] = _ELEMENT_ENDS[intent], record.at
+
+
+def _set_variable(step: Body, record: Record) -> None:
+    name, text = record.value["name"], mask_json(record.value["name"], record.value["value"])
+    variable = step["variables"].get(name)
+    if variable is None:
+        variable = step["variables"][name] = {"changes": 0, "history": []}
+    else:
+        earlier = {"value": variable["value"], "at": variable["at"], "position": variable["position"]}
+        variable["history"] = [*variable["history"], earlier][-HISTORY:]
+    variable["changes"] += 1
+    variable |= {"key": str(record.key), "value": text, "at": record.at, "position": record.version}
+
+
+def _plain(text: str) -> Any:
+    value = from_json(text)
+    return mask(value) if isinstance(value, (str, int)) else None
+
+
+def _set_on_transfer(transfer: Body, record: Record) -> None:
+    name, scope = record.value["name"], str(record.value["scopeKey"])
+    value = _plain(record.value["value"])
+    if name in _OUTCOME:
+        transfer["fold"]["outcomes"].setdefault(scope, {})[name] = value
+    elif name == "duplicate":
+        if value is True and scope in transfer["instances"]:
+            _leave_to_another(transfer, scope)
+    else:
+        column, kind = _SHOWN[name]
+        if type(value) is kind and scope in transfer["instances"]:
+            transfer[column] = value
+
+
+def _leave_to_another(transfer: Body, instance: str) -> None:
+    """The fence found that another instance has this payment: that one is the transfer's."""
+    transfer["instances"][instance]["duplicate"] = True
+    if transfer.get("processInstanceKey") != instance:
+        return
+    others = (
+        key for key, one in transfer["instances"].items() if one["processId"] in _DIRECTIONS and "duplicate" not in one
+    )
+    if (other := next(others, None)) is not None:
+        transfer["processInstanceKey"] = other
+        transfer["processState"] = transfer["instances"][other]["state"]
+
+
+def _move_job(step: Body, record: Record) -> None:
+    value, intent = record.value, record.intent
+    step["jobKey"], step["jobType"] = str(record.key), value["type"]
+    step["jobState"], step["retries"] = intent, value["retries"]
+    if value["worker"]:
+        step["worker"] = value["worker"]
+    if intent in {"FAILED", "TIMED_OUT", "COMPLETED", "ERROR_THROWN"}:
+        step["attempts"] += 1
+    if intent in {"FAILED", "ERROR_THROWN"}:
+        step["errorMessage"] = mask_text(value["errorMessage"])[:4000]
+        step["errorCode"] = value["errorCode"]
+
+
+def _count_attempt(transfer: Body) -> None:
+    transfer["attempts"] += 1
+
+
+def _record_outcome(transfer: Body, record: Record) -> None:
+    """The channel was told: that, and nothing a process passed through before, is the payment's outcome."""
+    value, scopes = record.value, transfer["fold"]["outcomes"]
+    told: Body = {}
+    for scope in (str(value["processInstanceKey"]), str(value["elementInstanceKey"])):
+        told |= scopes.get(scope, {})
+    outcome = told.get("outcome")
+    if outcome not in set(TransferOutcome):
+        return
+    transfer["outcome"] = outcome
+    transfer["reason"] = told.get("reason")
+    detail = told.get("reason_detail")
+    transfer["reasonDetail"] = None if detail is None else mask_text(str(detail))[:4000]
+    transfer["state"] = STATE_OF[TransferOutcome(outcome)].value
+    transfer["outcomeAt"] = record.at
+    entry = {"outcome": outcome, "reason": transfer["reason"], "at": record.at}
+    transfer["outcomes"] = [*transfer["outcomes"], entry][-HISTORY:]
+
+
+def _move_incident(incident: Body, record: Record) -> None:
+    value = record.value
+    incident["state"] = "RESOLVED" if record.intent == "RESOLVED" else "OPEN"
+    incident["errorType"] = value["errorType"]
+    incident["errorMessage"] = mask_text(value["errorMessage"])[:4000]
+    incident["elementId"] = value["elementId"]
+    incident["elementInstanceKey"] = str(value["elementInstanceKey"])
+    if value["jobKey"] > 0:
+        incident["jobKey"] = str(value["jobKey"])
+    if record.intent == "RESOLVED":
+        incident["resolvedAt"] = record.at
+
+
+def _note_incident(step: Body, record: Record) -> None:
+    if record.intent == "CREATED":
+        step["incidentKey"] = str(record.key)
+    elif record.intent == "RESOLVED" and step.get("incidentKey") == str(record.key):
+        del step["incidentKey"]
+
+
+def _count_incident(transfer: Body, record: Record) -> None:
+    key, still_open = str(record.key), transfer["openIncidents"]
+    if record.intent == "CREATED":
+        transfer["incidents"] += 1
+        transfer["openIncidents"] = [*still_open, key]
+    elif record.intent == "RESOLVED":
+        transfer["openIncidents"] = [one for one in still_open if one != key]
