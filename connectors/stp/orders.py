@@ -277,6 +277,10 @@ class OrderStore:
         )
         return confirmed or _present(await self.find(order.payment_id), order.payment_id)
 
+    async def reopen(self, order: StoredOrder) -> StoredOrder | None:
+        """Let a return that STP certainly refused be sent once more. Nothing when it is no such return any more."""
+        return await self._order(statements.REOPEN, {"payment_id": order.payment_id, "sends": order.sends})
+
     async def observe_inquiry(
         self, order: StoredOrder, found: FoundOrder, moment: datetime, *, told: bool
     ) -> tuple[StoredOrder, Observed]:

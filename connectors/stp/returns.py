@@ -35,6 +35,9 @@ from hub.transfer import PaymentId
 LOOK_AGAIN_AFTER: Final = timedelta(seconds=30)
 """An order takes its time to show up; asking sooner wastes inquiries, of which there are few in an hour."""
 
+TRY_AGAIN_AFTER: Final = timedelta(hours=1)
+"""A refusal is told again without asking STP until then: a repeat of the same job is no new attempt."""
+
 
 def return_key(payment_id: PaymentId, prefix: str = "PH") -> TrackingKey:
     """The tracking key of the transfer that gives a deposit back. It is never that of a payment."""
@@ -61,6 +64,12 @@ class ReturnsWorker:
             raise Uncertain(f"the return of deposit {order.payment_id} is {order.sending}", LOOK_AGAIN_AFTER)
         return DepositReturned(return_tracking_key=order.tracking_key)
 
+    async def _tried_again(self, order: StoredOrder) -> StoredOrder:
+        """The return, open once more if STP refused it so long ago that it may think otherwise by now."""
+        if order.sending is not Sending.REJECTED or self._clock() - order.claimed_at < TRY_AGAIN_AFTER:
+            return order
+        return await self._orders.reopen(order) or order
+
     async def _find_or_claim(self, job: ReturnDeposit) -> tuple[StoredOrder, bool]:
         """The deposit's return, and whether it was claimed just now."""
         found = await self._orders.find(job.payment_id)
@@ -77,7 +86,7 @@ class ReturnsWorker:
             raise GivenBackAlready(f"another payment than {job.payment_id} gives this deposit back")
         if found.tenant_id != job.tenant_id or found.kind is not OrderKind.RETURN:
             raise LookupError(f"payment {job.payment_id} is no deposit of this tenant's that goes back")
-        return found, False
+        return await self._tried_again(found), False
 
     async def _new(self, job: ReturnDeposit, profile: Profile) -> NewOrder:
         if job.currency != "MXN" or job.amount <= 0:

@@ -64,6 +64,13 @@ CONFIRM_REJECTION: Final = f"""
      WHERE payment_id = %(payment_id)s AND sends = %(sends)s AND sending = 'REFUSED' AND state = 'PENDING'
     RETURNING {COLUMNS}
     """
+# STP certainly has nothing of a rejected return, so its very bytes may be sent again: nobody was given money meanwhile.
+REOPEN: Final = f"""
+    UPDATE stp.stp_order SET sending = 'NOT_SENT', doubts = 0
+     WHERE payment_id = %(payment_id)s AND sends = %(sends)s AND sending = 'REJECTED' AND state = 'PENDING'
+       AND kind = 'return'
+    RETURNING {COLUMNS}
+    """
 
 
 def _observe(of: str) -> LiteralString:

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import uuid
-from datetime import date
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
@@ -120,6 +120,27 @@ async def test_a_deposit_that_stp_does_not_know_takes_the_drawn_path(rail, retur
     assert isinstance(ending, Thrown)
     assert (ending.code, ending.variables["outcome"]) == ("scheme-rejected", "REJECTED")
     assert ending.variables["reason_detail"] == "STP -1: there is no such deposit to give back"
+
+
+async def test_a_refused_return_is_tried_again_when_time_has_passed(rail, returns, monkeypatch):
+    """STP may not have shown the deposit yet. Until then a repeat of the job tells the same refusal and asks nobody."""
+    _, job = _came_in(rail)
+    asked = []
+    give_back = rail.simulator.give_back
+
+    def not_yet(given):
+        asked.append(given)
+        return {"resultado": {"id": -1, "descripcionError": "No se encontro la orden"}}
+
+    monkeypatch.setattr(rail.simulator, "give_back", not_yet)
+    for _ in range(2):
+        assert isinstance(await run(returns, job), Thrown)
+    monkeypatch.setattr(rail.simulator, "give_back", give_back)
+    assert isinstance(await run(returns, job), Thrown)
+    assert len(asked) == 1
+    rail.advance(timedelta(hours=1, seconds=1))
+    assert isinstance(await run(returns, job), Completed)
+    assert len(_gone_back(rail, job)) == 1
 
 
 async def test_no_such_deposit_says_nothing_after_an_attempt_in_doubt(rail, returns, monkeypatch):
