@@ -9,9 +9,12 @@ import pytest
 
 from hub.operator import OutcomeDecided
 from hub.settings import EngineSettings
+from hub.statements import open_statements
 from hub.transfer import Outcome, PaymentId
 from hub.trial import BBVA, TrialHub, transfer
 from hub.zeebe.client import open_engine
+from ledger.model import AccountRef
+from ledger.queries import LedgerQueries
 from ledger.verify import verify
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -138,3 +141,44 @@ async def test_no_log_of_any_process_holds_a_name_an_account_or_a_secret(hub: Tr
         text = log.read_text()
         for canary in (BBVA, "Luis Vega", "Ana Torres", "525511110001", "646180157000000017", secret, "eyJ"):
             assert canary not in text, log.name
+
+
+async def booked(hub: TrialHub, account: str) -> int:
+    """What the ledger says an account of acme's holds, in centavos."""
+    async with open_statements(hub.environment["PAYHUB_LEDGER_DATABASE_URL"]) as statements:
+        found = await LedgerQueries(statements).balance("acme", AccountRef.customer(account), "MXN")
+        return found.booked.minor
+
+
+async def test_a_settled_payment_that_comes_back_is_given_to_the_payer_once(hub: TrialHub):  # L38 L41
+    note, before = a_note(), await booked(hub, "acme-ana")
+    payment = await hub.pay(over_stp("19.00", note))
+    await hub.until(payment, "COMMITTED")
+    assert await booked(hub, "acme-ana") < before
+    [order] = await orders_of(hub, note)
+    state = f"{hub.urls['stp_simulator']}/control/orders/{order['id']}/state"
+    for _ in range(2):  # STP tells it by status and once more as incoming money, and then all of it again
+        (await hub.http.post(state, json={"estado": "D", "causa": 3, "as_deposit": True})).raise_for_status()
+    ended = await hub.until(payment, "RETURNED")
+    assert (ended["outcome"], ended["reason"]) == ("RETURNED", "account-closed")
+    assert await booked(hub, "acme-ana") == before, "amount and fee are back"
+
+
+async def test_a_deposit_is_credited_once_and_one_for_nobody_goes_back(hub: TrialHub):  # H2 L41
+    before, key = await booked(hub, "acme-bruno"), a_note()
+    url = f"{hub.urls['stp_simulator']}/control/deposits"
+    arrives = {"claveRastreo": key, "monto": "20.00", "cuentaBeneficiario": "646180157000000020", "times": 5}
+    (await hub.http.post(url, json=arrives)).raise_for_status()
+    nobody = {"claveRastreo": f"{key}-1", "monto": "20.00", "cuentaBeneficiario": "646180157000099994"}
+    (await hub.http.post(url, json=nobody)).raise_for_status()
+
+    async def ended() -> dict[str, object]:
+        found = (await hub.http.get(url)).json()["deposits"]
+        return {each["claveRastreo"]: each for each in found if str(each["claveRastreo"]).startswith(key)}
+
+    async with asyncio.timeout(40):
+        while [each["estado"] for each in (await ended()).values()] != ["CCO", "D"]:
+            await asyncio.sleep(0.2)
+        while (await ended())[key]["posts"] < 5 or await booked(hub, "acme-bruno") == before:
+            await asyncio.sleep(0.2)
+    assert await booked(hub, "acme-bruno") == before + 2000

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import os
 import signal
 import socket
 import sys
 from datetime import UTC, datetime, timedelta
 
+import httpx
 import pytest
 
+from connectors.stp.deposit_store import deposit_id
 from connectors.stp.fake_companies import Poster
+from connectors.stp.wire import read_deposit
 from hub.testing import Completed, Failed, run
 
 SECRET = "a-secret-for-callbacks-in-tests"
@@ -173,3 +178,65 @@ async def test_a_status_is_told_under_one_id_wherever_the_callbacks_process_died
     finally:
         second.terminate()
         await second.wait()
+
+
+@pytest.mark.parametrize(
+    "point",
+    [
+        "stp.deposit.before-store",
+        "stp.deposit.after-store",
+        "stp.deposit.after-commit",
+        "stp.deposit.after-publish",
+        "stp.deposit.after-return",
+    ],
+)
+async def test_money_that_came_in_is_told_under_one_id_wherever_the_callbacks_process_died(rail, tmp_path, point):
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    told = tmp_path / "told"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("PAYHUB_")},
+        "PAYHUB_FAILPOINT": point,
+        "PAYHUB_FAILPOINT_ONCE": str(tmp_path),
+        "PAYHUB_DATABASE_URL": rail.database_url,
+        "PAYHUB_STP_CALLBACK_SECRET": SECRET,
+        "PAYHUB_STP_DEPOSIT_ANSWER_WITHIN": "0.2",
+    }
+    body = {"id": 71, "fechaOperacion": 20261118, "institucionOrdenante": 40012, "claveRastreo": f"D {point}",
+            "monto": 12.5, "cuentaBeneficiario": "646180157000000017", "tipoPago": 1}  # fmt: skip
+    payment_id = deposit_id(read_deposit(json.dumps(body).encode()))
+    if point.endswith("after-return"):
+        job = rail.job()
+        await rail.rule(job, "silent")
+        await rail.worker.send_order(job)
+        payment_id = job.payment_id
+        body |= {"claveRastreo": rail.key(job), "monto": job.amount / 100, "tipoPago": 0}
+
+    async def answered(process):
+        """What STP is answered, which repeats until it is."""
+        while process.returncode is None:
+            with contextlib.suppress(httpx.HTTPError):
+                url = f"http://127.0.0.1:{port}/stp/deposits"
+                return await rail.http.post(url, json=body, headers={"X-STP-Secret": SECRET})
+            await asyncio.sleep(0.1)
+        return None
+
+    command = (sys.executable, "-c", CALLBACKS, str(port), str(told))
+    first = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.DEVNULL)
+    assert await asyncio.wait_for(answered(first), 30) is None
+    assert await asyncio.wait_for(first.wait(), 30) == -signal.SIGKILL
+    second = await asyncio.create_subprocess_exec(*command, env=environment, stderr=asyncio.subprocess.DEVNULL)
+    try:
+        answer = await asyncio.wait_for(answered(second), 30)
+        assert (answer.status_code, answer.json()) == (200, {"mensaje": "confirmar"})
+    finally:
+        second.terminate()
+        await second.wait()
+    rail.clock.set(datetime.now(UTC) + timedelta(hours=1))
+    await rail.callbacks.sweep()
+    await rail.deposits.sweep()
+    heard = {tuple(line.split()) for line in told.read_text().splitlines()} if told.exists() else set()
+    mine = [message for message in rail.engine.messages if message.payment_id == payment_id]
+    heard |= {(m.payment_id, str(getattr(m, "outcome", m.message_name)), m.message_id) for m in mine}
+    expected = "RETURNED" if point.endswith("after-return") else "stp.deposit-arrived"
+    assert [said for payment, said, _ in heard if payment == payment_id] == [expected]
