@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from kafka import KafkaConsumer
@@ -25,18 +28,44 @@ from ledger.settings import APP_ROLE
 pytestmark = pytest.mark.stack
 
 
+class Healthy(BaseHTTPRequestHandler):
+    """Stands for the servers that this test does not need: the stack only watches them."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 @pytest.fixture(scope="module")
-def kafka_address() -> Iterator[str]:
+def kafka_address(database_server: str) -> Iterator[str]:
+    """A real Kafka, started as `payhub up` starts it, and nothing else."""
+    others = ThreadingHTTPServer(("127.0.0.1", 0), Healthy)
+    Thread(target=others.serve_forever, daemon=True).start()
+    existing = {
+        "PAYHUB_DATABASE_URL": database_server,
+        "PAYHUB_ZEEBE_ADDRESS": f"127.0.0.1:{others.server_port}",
+        "PAYHUB_ELASTICSEARCH_URL": f"http://127.0.0.1:{others.server_port}",
+    }
     folder = Path(tempfile.mkdtemp(prefix="payhub-tests-"))
     folder.chmod(0o711)
     command = [sys.executable, "-m", "hub.stack"]
-    choices = ["--detach", "--free-ports", "--profile", "minimal", "--data-dir", str(folder)]
-    started = subprocess.run([*command, "up", *choices], check=False, text=True, capture_output=True)
+    choices = ["--detach", "--free-ports", "--profile", "minimal", "--bound-to", str(os.getpid())]
+    started = subprocess.run(
+        [*command, "up", *choices, "--data-dir", str(folder)],
+        check=False,
+        text=True,
+        capture_output=True,
+        env={**os.environ, **existing},
+    )
     assert started.returncode == 0, started.stderr
     state = load_state(folder)
     assert state is not None
     yield state.address("kafka")
     subprocess.run([*command, "down", "--data-dir", str(folder)], check=True)
+    others.shutdown()
     shutil.rmtree(folder)
 
 
