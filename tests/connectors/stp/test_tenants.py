@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from connectors.stp.dispatch import Profiles
 from connectors.stp.model import StpConfigurationError
 from connectors.stp.settings import StpSettings
 from connectors.stp.signature import Checker
 from connectors.stp.tenants import profiles
 from hub.settings import SettingsError, read
+from hub.testing import Completed, Failed, run
 from hub.transfer import TenantId
 
 GREEN = {"company": "GREEN", "payer_account": "646180110400000007", "private_key_file": "green.pem"}
@@ -119,3 +123,38 @@ def test_constants_that_an_order_cannot_carry_are_refused(monkeypatch, key_files
         monkeypatch.setenv(f"PAYHUB_STP_{name}", str(value))
     with pytest.raises(SettingsError, match=f"PAYHUB_STP_CONSTANTS: .*{said}"):
         profiles(read(StpSettings))
+
+
+async def test_two_tenants_pay_under_their_own_companies_side_by_side(rail, folder, keys):  # H16
+    first = rail.simulator.companies[rail.settings.company]
+    accounts = {name: entry["payer_account"] for name, entry in (("green", GREEN), ("blue", BLUE))}
+    for name, account in accounts.items():
+        company = replace(first, empresa=name.upper(), checker=_checker(keys[name]), accounts={account}, consults=[])
+        rail.simulator.companies[company.empresa] = company
+    green = {**GREEN, "private_key_passphrase_file": "green.pass", "tracking_prefix": "GB"}
+    _write(folder, {"greenbank": green, "bluebank": BLUE})
+    rail.worker._profiles = rail.dispatch._profiles = profiles(read(StpSettings))
+    jobs = [rail.job(tenant_id=TenantId(f"{name}bank")) for name in ("green", "blue") * 3]
+    for sent in await asyncio.gather(*(rail.worker.send_order(job) for job in jobs)):
+        assert sent.order_state == "ACCEPTED"
+    for job in jobs:
+        stored = await rail.order(job)
+        [order] = rail.simulator.book.orders(stored.tracking_key)
+        name = job.tenant_id.removesuffix("bank")
+        assert (order.empresa, order.fields["cuentaOrdenante"]) == (name.upper(), accounts[name])
+        assert stored.tracking_key.startswith("GB" if name == "green" else "PH")
+    for company in ("GREEN", "BLUE"):  # closed by nobody else; their posters are the first company's
+        del rail.simulator.companies[company]
+
+
+async def test_a_tenant_that_was_added_later_pays_once_its_job_is_retried(rail):
+    """Without a company its payment waits as an incident: nothing was claimed and nothing was sent."""
+    job = rail.job()
+    known, rail.worker._profiles = rail.worker._profiles, Profiles()
+    ending = await run(rail.worker, job)
+    assert isinstance(ending, Failed)
+    assert ending.incident
+    assert await rail.orders.find(job.payment_id) is None
+    rail.worker._profiles = known
+    assert isinstance(await run(rail.worker, job), Completed)
+    assert len(rail.at_stp(job)) == 1
