@@ -6,14 +6,23 @@ only that STP captured the order: whether it was settled, cancelled or returned 
 asked for with the order's *tracking key* (`claveRastreo`). The tracking key is derived from the payment's id and is the
 one thing that keeps an order from being paid twice, so it never changes and the exact bytes sent are kept.
 
-    model.py       our words: jobs, the message, refusals, states                 no input, no output
+    model.py       our words: jobs, messages, refusals, states                    no input, no output
     wire.py        STP's words, and the translation both ways                     pure
-    cleaning.py  accounts.py  tracking.py  calendar.py  signature.py               pure; one rule of STP's each
+    cleaning.py  accounts.py  tracking.py  calendar.py  signature.py  breaks.py    pure; one rule each
+    tenants.py     whose orders are made how: company, account and key of each tenant
+
     orders.py      what we sent and what we heard (PostgreSQL, schema `stp`)
-    client.py      STP over HTTP
+    transport.py   HTTP that says what certainly did not leave
+    client.py      STP over it: orders, deposits given back, inquiries
     dispatch.py    claim, send, record; look before repeating
-    worker.py      one short method per job
-    api.py         the callbacks
+    worker.py      the payer's two jobs: send an order, ask for it
+    returns.py     deposits given back: the same way as orders
+    poller.py      asks when no status comes, within what consults.py lets a company ask in an hour
+    account_registry.py  by_hand.py   accounts of customers at STP; what a person does without a process
+
+    api.py  authentication.py         what STP calls, and who may call
+    callbacks.py  deposits.py         what a status and what incoming money does
+    reconciliation.py                 ledger = orders = STP, day by day
     fake.py        a pretend STP, as nasty as the real one
 
 Sources: STP's answers and callbacks as recorded by public clients (stpmex, speid), Banxico's catalogues, and the rules
