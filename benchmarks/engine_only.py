@@ -14,6 +14,7 @@ from connectors.channel.model import ClaimPayment, PaymentAccepted, RecordOutcom
 from connectors.stp.model import InquireOrder, OrderStatusChanged, SendOrder
 from hub.errors import Unavailable
 from hub.jobs import Job, Result, handlers_of, handles
+from hub.messages import Message
 from hub.settings import EngineSettings
 from hub.transfer import IdentifierType, Outcome, Party, PaymentId, Reason, TenantId
 from hub.zeebe.client import ZeebeEngine, open_engine
@@ -66,7 +67,7 @@ class _NoWork:
                 "observation": "settled",
             }
         )
-        publishing = asyncio.create_task(self._engine.publish(settled))
+        publishing = asyncio.create_task(_published(self._engine, settled))
         self._tasks.add(publishing)
         publishing.add_done_callback(self._tasks.discard)
         sent = {"order_state": "ACCEPTED", "inquire_after": "PT30S", "inquire_again_after": "PT1H", "inquiries": 0}
@@ -90,6 +91,14 @@ class _NoWork:
         if not end.done():
             end.set_result(time.monotonic())
         return Result()
+
+
+async def _published(engine: ZeebeEngine, message: Message) -> None:
+    """Publish until the engine takes it: under load it turns messages away."""
+    while True:
+        with suppress(Unavailable):
+            await engine.publish(message)
+            return
 
 
 def _empty(job: Job[Result]) -> Result:
@@ -130,10 +139,8 @@ class EngineOnly:
             concept="Benchmark",
             reference_number=None,
         )
-        while True:
-            with suppress(Unavailable):
-                await self._engine.publish(accepted)
-                return payment
+        await _published(self._engine, accepted)
+        return payment
 
     async def throughput(self, payments: int, open_at_most: int = 40) -> float:
         """Payments per second with this many open at a time."""
