@@ -370,6 +370,28 @@ def stp_return(
 OperationDate = Annotated[str | None, typer.Option("--date", help="An operation date, as 2026-11-18.")]
 
 
+@stp_app.command("inbox")
+def stp_inbox(
+    *,
+    result: Annotated[
+        str | None, typer.Option(help="conflict, unknown-order, unknown-status, malformed or failed; all when unset.")
+    ] = None,
+    before: Annotated[int | None, typer.Option(help="Read on below this number.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000)] = 50,
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """List what STP posted and a person must look at, newest first."""
+    from connectors.stp.inbox import look
+    from hub.errors import Unavailable
+
+    use_stack(data_dir)
+    with _explained(Unavailable, ValueError, as_json=as_json):
+        found = asyncio.run(look(result, before, limit))
+    text = "\n".join(str(one) for one in found) or "Nothing waits for a person."
+    _say({"callbacks": [one.as_json() for one in found]}, text, as_json=as_json)
+
+
 @stp_app.command("reconcile")
 def stp_reconcile(
     *,

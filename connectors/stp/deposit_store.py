@@ -54,7 +54,8 @@ _TAKE: Final = f"""
     SELECT {_COLUMNS}, false FROM stp.deposit WHERE payment_id = %(payment_id)s
     """
 _WAIT: Final = """
-    UPDATE stp.deposit SET waiting_until = clock_timestamp() + make_interval(secs => %(waiting)s)
+    UPDATE stp.deposit
+       SET waiting_until = greatest(waiting_until, clock_timestamp() + make_interval(secs => %(waiting)s))
      WHERE payment_id = %(payment_id)s AND answer IS NULL
     """
 _FIND: Final = f"SELECT {_COLUMNS}, false AS fresh FROM stp.deposit WHERE payment_id = %(payment_id)s"
