@@ -10,6 +10,7 @@ LONGEST: Final = 39
 """Names and concepts are cut here: STP's limit is 40, and clients in production stay one below."""
 
 _NOT_CARRIED: Final = re.compile(r"[^ -{}~]+")
+_FOREIGN: Final = re.compile(r"[^\x00-\x7f]")
 _BLANKS: Final = re.compile(r" {2,}")
 _DROPPED: Final = frozenset({"Mn", "Mc", "Me", "Cf"})  # accents, and marks without width
 _TAX_ID: Final = re.compile(r"[A-Z&]{3,4}[0-9]{6}[A-Z0-9]{3}|[A-Z]{4}[0-9]{6}[HMX][A-Z]{5}[A-Z0-9][0-9]", re.ASCII)
@@ -31,9 +32,13 @@ def clean(text: str | None, longest: int = LONGEST) -> str:
     plain = text
     if not text.isascii():
         plain = unicodedata.normalize("NFKD", text.translate(_LETTERS))
-        plain = "".join(letter for letter in plain if unicodedata.category(letter) not in _DROPPED)
+        plain = _FOREIGN.sub(_unless_dropped, plain)
     plain = _BLANKS.sub(" ", _NOT_CARRIED.sub(" ", plain)).strip(" ")
     return plain[:longest].rstrip(" ")
+
+
+def _unless_dropped(found: re.Match[str]) -> str:
+    return "" if unicodedata.category(found[0]) in _DROPPED else found[0]
 
 
 def tax_id(text: str | None) -> str:

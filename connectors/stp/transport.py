@@ -53,6 +53,7 @@ class Line:
         self._biggest = biggest
         self._room = asyncio.Semaphore(size)
         self._idle: list[_Connection] = []
+        self._closed = False
 
     async def exchange(
         self, method: str, path: str, body: bytes, *, connect_within: float, answer_within: float
@@ -67,7 +68,7 @@ class Line:
         except TimeoutError:
             raise NoReply("time-out") from None
         finally:
-            if connection.reusable:
+            if connection.reusable and not self._closed:
                 self._idle.append(connection)
             else:
                 connection.abort()
@@ -75,7 +76,8 @@ class Line:
         return answer
 
     def close(self) -> None:
-        """Close what is idle; what is in use closes itself, because nobody reuses it."""
+        """Close what is idle now, and what is in use as soon as it is answered."""
+        self._closed = True
         while self._idle:
             self._idle.pop().abort()
 
