@@ -1,11 +1,11 @@
 """Money is conserved: what left STP's account is what the book says left, whatever goes wrong on the way.
 
-Hundreds of payments, deposits and late returns at once, while by chance requests and answers get lost, come late or
+A thousand payments, with deposits and late returns at once, while by chance requests and answers get lost, come late or
 mangled, callbacks vanish or come twenty times, and consults fail. At the end the pretend STP's book, the ledger and the
 outcomes that the processes were told are one, and reconciliation finds nothing. Three careless connectors show that the
 same check would notice: one sends again blindly, one releases money on a time-out, one credits twice.
 
-`PAYHUB_TEST_STP_PAYMENTS` and `PAYHUB_TEST_STP_SEED` make a run longer or another one.
+`PAYHUB_TEST_STP_PAYMENTS` and `PAYHUB_TEST_STP_SEED` make another run of it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from hub.testing import Completed, Failed, Thrown, run
 from hub.transfer import Outcome, PaymentId
 from ledger.verify import verify
 
-PAYMENTS = int(os.environ.get("PAYHUB_TEST_STP_PAYMENTS", "200"))
+PAYMENTS = int(os.environ.get("PAYHUB_TEST_STP_PAYMENTS", "1000"))
 SEED = int(os.environ.get("PAYHUB_TEST_STP_SEED", "20261118"))
 AT_ONCE = 40
 FAULTS = {

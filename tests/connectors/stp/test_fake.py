@@ -15,6 +15,7 @@ from connectors.stp.fake import Simulator
 from connectors.stp.fake_scenarios import BY_CENTS, PRESETS, Rule
 from connectors.stp.model import SendOutcome
 from connectors.stp.wire import Orden
+from hub.testing import party
 
 
 async def order(rail, **changes):
@@ -176,15 +177,15 @@ async def test_a_state_can_be_forced_even_long_after(rail, eventually):  # L22
     rail.advance(timedelta(days=90))
     url = f"{rail.simulator_url}/control/orders/{rail.at_stp(job)[0].id}/state"
     assert (await rail.http.post(url, json={"estado": "D", "causa": 3})).status_code == 200
-    await eventually(lambda: len(rail.engine.told(job.payment_id)) == 2)
-    assert rail.engine.told(job.payment_id)[1].reason == "account-closed"
+    await eventually(lambda: rail.engine.late(job.payment_id))
+    assert [late.return_reason for late in rail.engine.late(job.payment_id)] == ["account-closed"]
 
 
 @pytest.mark.parametrize(
     ("cents", "send", "outcomes", "at_stp"),
     [
         (0, "ACCEPTED", ["SETTLED"], "LQ"),
-        (4, "ACCEPTED", ["SETTLED", "RETURNED"], "D"),
+        (4, "ACCEPTED", ["SETTLED"], "D"),
         (5, "ACCEPTED", ["CANCELLED"], "CN"),
         (9, "ACCEPTED", ["SETTLED"], "LQ"),
         (11, "ACCEPTED", ["RETURNED"], "D"),
@@ -264,3 +265,175 @@ async def test_the_clock_can_be_set_and_advanced(rail):
     answer = await rail.http.post(url, json={"advance_seconds": 120})
     assert answer.json()["fechaOperacion"] == 20261123
     assert time.time() != answer.json()["now"]
+
+
+# --- Consults, deposits, accounts, chance ---------------------------------------------------------------------------
+
+
+def signed(rail, *values):
+    signer = rail.worker._profiles.of(rail.job().tenant_id).signer
+    return signer.sign(f"||{'|'.join(values)}||")
+
+
+async def ask(rail, path, **body):
+    answer = await rail.http.post(f"{rail.simulator_url}{path}", json=body)
+    return answer.status_code, answer.json()
+
+
+async def test_conciliation_lists_a_date_page_by_page_and_lags_behind_on_the_current_one(rail, eventually):
+    rail.simulator.consults.page_size = 2
+    for _ in range(3):
+        await rail.worker.send_order(rail.job())
+    firma = signed(rail, "TAMIZI", "E", "20261118")
+    given = {"empresa": "TAMIZI", "tipoOrden": "E", "fechaOperacion": 20261118, "firma": firma}
+    pages = [await ask(rail, "/efws/API/V2/conciliacion", **given, page=page) for page in range(3)]
+    assert [len(page["datos"]) for _, page in pages] == [2, 1, 0]
+    assert {page["total"] for _, page in pages} == {2}, "one less than there are"
+    assert await ask(rail, "/efws/API/V2/conciliacion", **given | {"firma": "AAAA"}) == (
+        400, {"estado": 2, "mensaje": "Peticion invalida"},
+    )  # fmt: skip
+    empty = {"empresa": "TAMIZI", "tipoOrden": "R", "firma": signed(rail, "TAMIZI", "R", "")}
+    status, body = await ask(rail, "/efws/API/V2/conciliacion", **empty)
+    assert (status, body["estado"], body["total"]) == (400, 6, 0)
+
+
+async def test_the_older_consults_end_in_null_and_say_minus_100_for_nothing(rail):
+    await rail.worker.send_order(job := rail.job())
+    old = "/speiws/rest/ordenPago"
+    firma = signed(rail, "", "TAMIZI", *[""] * 32)
+    status, body = await ask(rail, f"{old}/consOrdenesFech", empresa="TAMIZI", estado="E", firma=firma)
+    assert (status, body["resultado"]["id"], body["resultado"]["lst"][-1]) == (200, 1, None)
+    _, body = await ask(rail, f"{old}/consOrdenesFech", empresa="TAMIZI", estado="R", firma=firma)
+    assert body["resultado"]["id"] == -100
+    _, body = await ask(rail, f"{old}/consSaldoEnvRec", empresa="TAMIZI", firma=firma)
+    assert body["resultado"]["saldos"][0] == {"montoTotal": "1250.00", "tipoOperacion": "E", "totalOperaciones": 1}
+    by_key = signed(rail, "", "TAMIZI", "", "", rail.key(job), "90646", *[""] * 28)
+    given = {"empresa": "TAMIZI", "claveRastreo": rail.key(job), "institucionOperante": 90646, "firma": by_key}
+    _, body = await ask(rail, f"{old}/consOrdEnvRastreo", **given)
+    assert body["resultado"]["ordenPago"]["claveRastreo"] == rail.key(job)
+
+
+async def test_the_balance_follows_orders_returns_and_deposits(rail, eventually):
+    simulator = rail.simulator
+
+    def moved():
+        return simulator.company.balance - simulator.company.opening_balance
+
+    settles, cancelled = rail.job(amount=100_000), rail.job(amount=200_005)
+    await rail.worker.send_order(settles)
+    await rail.worker.send_order(cancelled)
+    await eventually(lambda: moved() == -100_000)
+    url = f"{rail.simulator_url}/control/orders/{rail.at_stp(settles)[0].id}/state"
+    await rail.http.post(url, json={"estado": "D", "causa": 1, "as_deposit": True})
+    await eventually(lambda: moved() == 0 and not simulator.book.open_deposits())
+    simulator.deposits.arrive({"monto": "7.50", "cuentaBeneficiario": "646180157000000017", "report": False})
+    assert moved() == 750
+    simulator.company.balance = 10
+    await rail.worker.send_order(poor := rail.job(amount=300_000))
+    await eventually(lambda: rail.at_stp(poor)[0].estado == "CN")
+
+
+@pytest.mark.parametrize(("answer", "estado"), [((200, "confirmar"), "CCO"), ((400, "devolver"), "D")])
+async def test_incoming_money_is_posted_until_it_is_answered(rail, eventually, monkeypatch, answer, estado):
+    posted = []
+
+    async def answered(body):
+        posted.append(json.loads(body, parse_float=Decimal))
+        right = len(posted) > 2
+        return (answer[0], json.dumps({"mensaje": answer[1], "id": 2})) if right else (200, '{"mensaje":"recibido"}')
+
+    monkeypatch.setattr(rail.simulator.company.deposits, "post", answered)
+    given = {"monto": "10.50", "cuentaBeneficiario": "646180157000000017", "claveRastreo": "058-25/08/2023/25-3"}
+    url = f"{rail.simulator_url}/control/deposits"
+    assert (await rail.http.post(url, json={**given, "form": "old", "omit": ["nombreOrdenante"]})).status_code == 202
+    await eventually(lambda: rail.simulator.book.deposits()[0].order.estado == estado)
+    assert len(posted) == 3
+    assert (posted[0]["Monto"], posted[0]["ClaveRastreo"]) == (Decimal("10.50"), "058-25/08/2023/25-3")
+    assert "Clave" in posted[0]
+    assert "NombreOrdenante" not in posted[0]
+    assert rail.simulator.book.deposits()[0].order.causa == (2 if estado == "D" else None)
+    assert (await rail.http.post(url, json={"monto": "0", "cuentaBeneficiario": "1"})).status_code == 422
+
+
+async def test_incoming_money_that_was_not_answered_is_posted_again_after_a_restart(rail, eventually, monkeypatch):
+    async def away(_):
+        return None, "refused"
+
+    monkeypatch.setattr(rail.simulator.company.deposits, "post", away)
+    object.__setattr__(rail.simulator._settings, "repeat_every", 60)
+    rail.simulator.deposits.arrive({"monto": "1.00", "cuentaBeneficiario": "646180157000000017"})
+    await eventually(lambda: rail.simulator.book.deposits()[0].attempts == 1)
+    await rail.simulator.close()
+    async with Simulator.open(rail.simulator._settings) as again:
+        await eventually(lambda: again.book.deposits()[0].order.estado == "D", 20)  # nobody has that account
+        assert again.book.deposits()[0].attempts >= 2
+    rail.simulator.book = again.book
+
+
+async def test_accounts_are_registered_once_and_removed(rail):
+    url = f"{rail.simulator_url}/speiws/rest/cuentaModule"
+    person = {
+        "empresa": "TAMIZI", "cuenta": "646180110400000010", "rfcCurp": "ND", "nombre": "ANA", "apellidoPaterno": "X",
+        "paisNacimiento": 187, "fechaNacimiento": 19800101,
+    }  # fmt: skip
+    person["firma"] = signed(rail, "TAMIZI", "646180110400000010", "ND")
+    answers = [(await rail.http.put(f"{url}/fisica", json=person)).json() for _ in range(2)]
+    assert [answer["id"] for answer in answers] == [0, 3]
+    batch = {"cuentasFisicas": [person] * 2 + [{**person, "firma": "AAAA"}]}
+    answered = (await rail.http.put(f"{url}/fisicas", json=batch)).json()
+    assert [answer["id"] for answer in answered] == [3, 3, 1]
+    assert (await rail.http.put(f"{url}/fisicas", json={"cuentasFisicas": [person] * 101})).json()["id"] == 2
+    assert "646180110400000010" in rail.simulator.company.accounts
+    removed = [(await rail.http.request("DELETE", f"{url}/fisica", json=person)).json()["id"] for _ in range(2)]
+    assert removed == [0, 1]
+    assert (await rail.http.put(f"{url}/fisica", json=person)).json()["id"] == 0
+
+
+async def test_each_company_has_its_own_key_money_and_callbacks(rail, key_files, tmp_path):
+    file = tmp_path / "companies.json"
+    other = {
+        "empresa": "BLUE", "public_key_file": str(key_files[1]), "accounts": ["646180157000000004"],
+        "callback_url": rail.callback_url, "callback_secret": "x" * 16, "dialect": "A", "opening_balance": 5,
+    }  # fmt: skip
+    file.write_text(json.dumps([other]))
+    settings = rail.simulator._settings.model_copy(
+        update={"companies_file": file, "book_file": tmp_path / "two.sqlite"}
+    )
+    async with Simulator.open(settings) as simulator:
+        assert {name: company.balance for name, company in simulator.companies.items()} == {"TAMIZI": 10**15, "BLUE": 5}
+        assert simulator.companies["BLUE"].accounts == {"646180157000000004"}
+
+
+async def test_the_rollover_can_be_told_not_to_take_a_key_again_and_stp_not_to_pay_itself(rail):
+    object.__setattr__(rail.simulator._settings, "key_again", False)
+    object.__setattr__(rail.simulator._settings, "stp_to_stp", False)
+    rail.set_clocks(datetime(2026, 11, 18, 17, 0, tzinfo=MEXICO_CITY))
+    fields = await order(rail)
+    assert (await put(rail, fields))[0] > 999
+    rail.set_clocks(datetime(2026, 11, 18, 18, 0, tzinfo=MEXICO_CITY))
+    assert (await put(rail, fields))[0] == -1
+    own = await order(rail, payee=party(identifier="646180157000000017"))
+    assert (await put(rail, own))[0] == -31
+
+
+async def test_an_hour_has_so_many_consults(rail):
+    rail.simulator.consults._per_hour = 3
+    given = {"empresa": "TAMIZI", "tipoOrden": "R", "firma": signed(rail, "TAMIZI", "R", "")}
+    asked = [(await ask(rail, "/efws/API/V2/conciliacion", **given))[1]["estado"] for _ in range(5)]
+    assert asked == [6, 6, 6, 3, 3]
+    rail.simulator.clock_offset += 3601
+    assert (await ask(rail, "/efws/API/V2/conciliacion", **given))[1]["estado"] == 6
+
+
+async def test_the_same_seed_goes_wrong_alike_and_an_unknown_fault_is_refused(rail):
+    url = f"{rail.simulator_url}/control/faults"
+    given = {"seed": 7, "orders": {"refuse": 0.3, "lose-answer": 0.3}, "callbacks": {"lost": 0.5}}
+    drawn = []
+    for _ in range(2):
+        assert (await rail.http.post(url, json=given)).status_code == 200
+        faults = rail.simulator.faults
+        drawn.append([(faults.order(), faults.callback(), faults.consult()) for _ in range(30)])
+    assert drawn[0] == drawn[1]
+    assert {order is None for order, _, _ in drawn[0]} == {True, False}
+    assert (await rail.http.post(url, json={"orders": {"nonsense": 0.1}})).status_code == 422
+    assert (await rail.http.post(url, json={"callbacks": {"nonsense": 0.1}})).status_code == 422
