@@ -47,7 +47,7 @@ class ChannelSettings(Settings):
     it there is no stand-in: payments are accepted without a limit (H8)."""
 
     account_system_look_every: float = Field(default=1, gt=0)
-    """Seconds between looks at that page; after three in vain the account system counts as away."""
+    """Seconds between looks at that page; after three plain noes, or nine silences, the account system is away."""
 
     stand_in_payments: int = Field(default=10_000, ge=0)
     """Payments of one tenant that may wait while the account system is away, where the seed says nothing else."""

@@ -29,9 +29,12 @@ from hub.statements import Statements
 from hub.telemetry import logger
 from hub.transfer import PaymentId, TenantId
 
-AWAY_AFTER: Final = 3
-"""Looks in a row that must fail before the account system counts as away."""
+AWAY_AT: Final = 9
+"""Points at which the account system counts as away: a plain no is three, silence one, since a busy page is silent too.
+A yes ends it at once."""
 
+_NO: Final = 3
+_SILENCE: Final = 1
 _ANSWER_WITHIN: Final = 3.0
 _OPEN_BEFORE: Final = 600.0  # seconds: payments accepted in this time before, and still open, are in the queue too
 _ENGINE: Final = "engine"  # the readiness check that says nothing of the account system
@@ -133,7 +136,7 @@ class StandIn:
     def __init__(self, statements: Statements, http: httpx.AsyncClient, settings: ChannelSettings) -> None:
         self._statements, self._http, self._settings = statements, http, settings
         self._url = settings.account_system_url
-        self._failed = AWAY_AFTER if self._url else 0  # not seen yet counts as away: limits hold from the first request
+        self._points = AWAY_AT if self._url else 0  # not seen yet counts as away: limits hold from the first request
         self._since: datetime | None = datetime.now(UTC) if self._url else None
         self._gather = False
         self._queue = True
@@ -168,33 +171,37 @@ class StandIn:
         """Until cancelled: look, let what has ended leave the queue, and show how long it is."""
         while True:
             if self._url is not None:
-                self._noted(await self._reachable(self._url))
+                self._noted(await self._look(self._url))
             try:
                 await self._keep()
             except Unavailable as error:
                 log.warning("stand-in.database-away", cause=str(error))
             await asyncio.sleep(self._settings.account_system_look_every)
 
-    def _noted(self, reachable: bool) -> None:
-        before, self._failed = self._failed, 0 if reachable else self._failed + 1
-        if reachable and self._since is not None:
-            if before > AWAY_AFTER:
+    def _noted(self, points: int) -> None:
+        before, self._points = self._points, self._points + points if points else 0
+        if not points and self._since is not None:
+            if before > AWAY_AT:
                 log.info("stand-in.account-system-back", away_since=_timestamp(self._since))
             self._since = None
-        elif not reachable and before == AWAY_AFTER - 1:
+        elif before < AWAY_AT <= self._points:
             log.warning("stand-in.account-system-away")
             self._since = datetime.now(UTC)
-        if self._failed in (AWAY_AFTER, AWAY_AFTER + 1):  # twice: requests may be on their way when it is noticed
+        # Twice, because requests may be on their way when it is noticed.
+        if self._points >= AWAY_AT and before < AWAY_AT + _NO:
             self._gather = True
         _away.set(self._since is not None)
 
-    async def _reachable(self, url: str) -> bool:
+    async def _look(self, url: str) -> int:
+        """What a look is worth: nothing when the account system can be used."""
         try:
             async with asyncio.timeout(_ANSWER_WITHIN):
                 answer = await self._http.get(url)
-        except (httpx.HTTPError, TimeoutError):
-            return False
-        return answer.is_success or _only_the_engine_failed(answer)
+        except (httpx.TimeoutException, TimeoutError):
+            return _SILENCE
+        except httpx.HTTPError:
+            return _NO
+        return 0 if answer.is_success else _worth(answer)
 
     async def _keep(self) -> None:
         if self._gather:
@@ -226,13 +233,16 @@ async def open_stand_in(statements: Statements, settings: ChannelSettings) -> As
         yield StandIn(statements, http, settings)
 
 
-def _only_the_engine_failed(answer: httpx.Response) -> bool:
-    """Whether a readiness page of ours says that all is well but the engine, without which the queue is another one."""
+def _worth(answer: httpx.Response) -> int:
+    """What a page is worth that is not content. Of ours we know which check failed; the engine's is none of this."""
     try:
         checks = json.loads(answer.content)["checks"]
-        return bool(checks) and all(said == "ok" for name, said in checks.items() if name != _ENGINE)
+        failed = [str(said) for name, said in checks.items() if said != "ok" and name != _ENGINE]
     except (ValueError, KeyError, TypeError, AttributeError):
-        return False
+        return _NO
+    if checks and not failed:
+        return 0
+    return _SILENCE if failed and all(said.startswith("no answer") for said in failed) else _NO
 
 
 def _show(standing: Standing) -> None:

@@ -42,6 +42,13 @@ async def test_a_seeded_tenant_may_pay_and_repeating_changes_nothing(channel, ch
     assert (await version())[0][1] == "Renamed"
 
 
+async def test_the_limits_of_the_stand_in_are_the_files(channel, channel_database: str) -> None:  # H8
+    limits = {"payments": 5, "amounts": [{"currency": "MXN", "each": "50.00", "together": "1000.00"}]}
+    await seed(channel_database, Seed.model_validate(_file(id="limited", stand_in=limits)))
+    standing = await channel.stand_in.standing("limited")
+    assert standing.body(None, False)["limits"] == limits
+
+
 def test_the_example_file_is_good() -> None:
     example = Path(__file__).parents[3] / "examples" / "seed.json"
     assert Seed.model_validate_json(example.read_text()).tenants
@@ -57,6 +64,10 @@ def test_the_example_file_is_good() -> None:
         ({"callback_secret": "whsec_!!"}, "callback_secret"),
         ({"callback_secret": None}, "callback_allow_list"),
         ({"callback_allow_list": ["bank.example"]}, "callback_allow_list"),
+        ({"stand_in": {"payments": -1}}, "stand_in"),
+        ({"stand_in": {"amounts": [{"currency": "MXN", "each": "1.001"}]}}, "stand_in"),
+        ({"stand_in": {"amounts": [{"currency": "XXX", "together": "1"}]}}, "stand_in"),
+        ({"stand_in": {"sums": []}}, "stand_in"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(change: dict[str, Any], place: str) -> None:

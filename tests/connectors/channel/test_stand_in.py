@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,12 +23,14 @@ class HealthPage:
     url: str
     status: int = 200
     body: bytes = b"{}"
+    looks: int = 0
 
 
 @pytest.fixture
 def page() -> Iterator[HealthPage]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
+            page.looks += 1
             self.send_response(page.status)
             self.send_header("Content-Length", str(len(page.body)))
             self.end_headers()
@@ -192,11 +195,26 @@ async def test_what_was_accepted_just_before_is_in_the_queue_too_and_limits_end_
                 await asyncio.sleep(0.02)
 
 
-async def test_an_engine_that_is_away_is_not_taken_for_the_account_system(open_channel, page: HealthPage) -> None:
-    page.status, page.body = 503, b'{"checks": {"engine": "failed: Unavailable", "account-system": "ok"}}'
-    async with open_channel(account_system_url=page.url, account_system_look_every=0.05) as channel:
+@pytest.mark.parametrize(
+    ("body", "noes"),
+    [
+        ({"engine": "failed: Unavailable", "ledger": "ok"}, None),
+        ({"engine": "ok", "ledger": "failed: Unavailable"}, 3),
+        ({"engine": "ok", "ledger": "no answer in 2 s"}, 9),
+    ],
+)
+async def test_a_page_of_ours_says_who_is_away(open_channel, page: HealthPage, body, noes) -> None:
+    """The engine is not the account system, and who is silent may be busy."""
+    async with open_channel(account_system_url=page.url, account_system_look_every=0.01) as channel:
         channel.start(channel.stand_in.run)
         await channel.until(lambda: channel.stand_in.away_since is None)
+        page.looks, page.status, page.body = 0, 503, json.dumps({"checks": body}).encode()
+        await channel.until(lambda: page.looks > (noes or 12))
+        if noes is None:
+            assert channel.stand_in.away_since is None
+        else:
+            await channel.until(lambda: channel.stand_in.away_since is not None)
+            assert noes <= page.looks
 
 
 async def test_without_a_page_to_look_at_nothing_is_limited(open_channel) -> None:
