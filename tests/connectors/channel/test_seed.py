@@ -73,7 +73,7 @@ def test_the_example_file_is_good() -> None:
 def test_what_cannot_be_loaded_is_named(change: dict[str, Any], place: str) -> None:
     with pytest.raises(ValidationError) as refused:
         Seed.model_validate(_file(**change))
-    assert refused.value.errors()[0]["loc"] == ("tenants", 0, place)
+    assert refused.value.errors()[0]["loc"][:3] == ("tenants", 0, place)
 
 
 def test_a_secret_does_not_print() -> None:
