@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 
 from connectors.ams import model
@@ -29,6 +29,7 @@ from ledger.model import (
     UnknownAccount,
 )
 from ledger.queries import LedgerQueries
+from ledger.reports import Axis, LedgerReports, Span
 
 REFUSED_AS: Final[dict[type[LedgerRefused], type[Rejected]]] = {
     UnknownAccount: model.AccountUnknown,
@@ -43,6 +44,8 @@ REFUSED_AS: Final[dict[type[LedgerRefused], type[Rejected]]] = {
 them."""
 
 _MOST_LINES: Final = 499
+_EARLIEST: Final = datetime(1, 1, 2, tzinfo=UTC)
+_LATEST: Final = datetime(9999, 12, 30, tzinfo=UTC)
 
 
 class LedgerBackend:
@@ -52,6 +55,7 @@ class LedgerBackend:
         self._statements = statements
         self._book = Ledger(statements, actor="ams")
         self._queries = LedgerQueries(statements)
+        self._reports = LedgerReports(statements)
 
     async def lookup(self, tenant: TenantId, id_type: IdentifierType, identifier: str) -> model.AccountFound:
         with _refusals():
@@ -127,22 +131,18 @@ class LedgerBackend:
         limit: int = 50,
         cursor: str | None = None,
     ) -> model.StatementPage:
-        before, found = _sequence(cursor), list[Entry]()
-        limit = min(limit, _MOST_LINES)
+        of, before, limit = AccountRef.customer(account), _sequence(cursor), min(limit, _MOST_LINES)
         with _refusals():
-            await self._queries.balance(tenant, AccountRef.customer(account), currency)
-            while len(found) <= limit:
-                page = await self._queries.statement(
-                    tenant, AccountRef.customer(account), currency, before=before, limit=limit + 1
-                )
-                found += [
-                    entry
-                    for entry in page
-                    if (since is None or entry.booked_at >= since) and (until is None or entry.booked_at < until)
-                ]
-                if len(page) <= limit or (since is not None and page[-1].booked_at < since):
-                    break
-                before = page[-1].sequence
+            await self._queries.balance(tenant, of, currency)  # refuses an account that is not there
+            if since is None and until is None:
+                found = await self._queries.statement(tenant, of, currency, before=before, limit=limit + 1)
+            else:
+                span = Span(since or _EARLIEST, until or _LATEST)
+                found = (
+                    await self._reports.statement(
+                        tenant, of, currency, span, Axis.BOOKED, before=before, limit=limit + 1
+                    )
+                ).entries
         lines = tuple(_line(entry) for entry in found[:limit])
         return model.StatementPage(lines, lines[-1].entry if len(found) > limit else None)
 
