@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Final
+from urllib.parse import urlsplit
 
 from connectors.stp.api import build_callbacks_app
 from connectors.stp.callbacks import Callbacks
 from connectors.stp.client import open_stp
 from connectors.stp.consults import ConsultBudget
+from connectors.stp.decisions import DecisionWorker
 from connectors.stp.deposit_store import DepositStore
 from connectors.stp.deposits import Deposits, DepositWorker
 from connectors.stp.dispatch import Dispatch, Rules
@@ -29,9 +32,11 @@ from connectors.stp.worker import StpWorker, Timers
 from hub.api import add_probes
 from hub.connector import Connector, Service, Work
 from hub.messages import Engine
-from hub.settings import DatabaseSettings, read
+from hub.settings import DatabaseSettings, SettingsError, read
 from hub.statements import open_statements
 from hub.transfer import TenantId
+
+_REAL_STP: Final = "stpmex.com"
 
 
 def rules(settings: StpSettings) -> Rules:
@@ -76,6 +81,7 @@ async def open_work(engine: Engine) -> AsyncIterator[Work]:
         yield Work(
             workers=[
                 worker,
+                DecisionWorker(orders),
                 ReturnsWorker(orders=orders, dispatch=dispatch, profiles=known),
                 DepositWorker(store),
                 ReconciliationWorker(comparing, ReconciliationStore(database), again_after),
@@ -108,14 +114,17 @@ def _tenant(name: str | None) -> TenantId | None:
 
 @asynccontextmanager
 async def open_simulator(_: Engine) -> AsyncIterator[Service]:
-    """A pretend STP over real HTTP, for demonstrations and tests."""
+    """A pretend STP over real HTTP, for demonstrations and tests. It refuses to stand beside the real one."""
+    real = urlsplit(os.environ.get("PAYHUB_STP_BASE_URL", "")).hostname or ""
+    if real == _REAL_STP or real.endswith(f".{_REAL_STP}"):
+        raise SettingsError(f"PAYHUB_STP_BASE_URL: names {real}; the simulator does not run where the real STP is used")
     async with Simulator.open(read(StpSimulatorSettings)) as simulator:
         yield Service(build_simulator_app(simulator))
 
 
 CONNECTOR: Final = Connector(
     name="stp",
-    worker_classes=(StpWorker, ReturnsWorker, DepositWorker, ReconciliationWorker),
+    worker_classes=(StpWorker, DecisionWorker, ReturnsWorker, DepositWorker, ReconciliationWorker),
     open_work=open_work,
     services={"stp-callbacks": open_callbacks, "stp-simulator": open_simulator},
     messages=(OrderStatusChanged, OrderReturnedLate, DepositArrived),

@@ -66,3 +66,10 @@ async def test_the_parts_work_together(environment, rail):
     environment.setenv("PAYHUB_STP_COMPANY", rail.settings.company)
     async with CONNECTOR.open_work(FakeEngine()) as work:
         assert isinstance(await run(work.workers, rail.job()), Completed)
+
+
+async def test_the_simulator_does_not_stand_beside_the_real_stp(environment):
+    environment.setenv("PAYHUB_STP_BASE_URL", "https://prod.stpmex.com")
+    with pytest.raises(SettingsError, match=r"prod\.stpmex\.com"):
+        async with CONNECTOR.services["stp-simulator"](FakeEngine()):
+            pass

@@ -334,11 +334,13 @@ async def test_a_comparison_that_is_killed_goes_on_at_the_next_page(rail, bank, 
 
     rail.simulator.book.page = noted
     words = ("reconcile", "--date", day.isoformat(), "--json")
-    for failpoint in ("stp.reconcile-date.after-page:2", "stp.reconcile-date.before-finish"):
+    deadly = ("stp.reconcile-date.after-page:2", "stp.reconcile-date.before-finish", "stp.reconcile-date.after-finish")
+    for failpoint in deadly:
         code, _, errors = await payhub(rail, bank, *words, failpoint=failpoint)
         assert code == -signal.SIGKILL, errors
+    assert asked == [0, 1, 2, 3]
+    runs = "SELECT orders, result FROM stp.reconciliation WHERE operation_date = :d"
+    assert list(await rail.rows(runs, d=day)) == [(3, "matched")]
     code, out, errors = await payhub(rail, bank, *words)
     assert code == 0, out + errors
-    assert asked == [0, 1, 2, 3]
-    rows = await rail.rows("SELECT orders, result FROM stp.reconciliation WHERE operation_date = :d", d=day)
-    assert list(rows) == [(3, "matched")]
+    assert list(await rail.rows(runs, d=day)) == [(3, "matched")] * 2
