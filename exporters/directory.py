@@ -125,6 +125,7 @@ class Directory:
         ref = self.ref(record, key)
         if self._documents.get(ref) is None:
             body = {
+                "partitionId": record.partition,
                 "position": record.version,
                 "paymentId": identity.payment_id,
                 "tenantId": identity.tenant_id,

@@ -147,6 +147,54 @@ def serve(
 
 
 @app.command()
+def export(
+    view: Annotated[str, typer.Argument(help="audit or operations")],
+    *,
+    host: Host = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port of the health page and the metrics; 0: any free one.")] = 0,
+    as_json: LogsAsJson = False,
+) -> None:
+    """Keep one view in Elasticsearch up to date with the engine until told to stop. Several may run at once."""
+    from exporters.service import exporter
+    from exporters.views import VIEWS
+    from hub import process
+
+    if view not in VIEWS:
+        _fail(f"there is no view {view!r}; there are {', '.join(VIEWS)}", as_json=as_json)
+    with _explained(as_json=as_json):
+        process.run(f"export-{view}", process.provide(view, exporter(VIEWS[view]), host, port), as_json=as_json)
+
+
+@app.command()
+def rebuild(
+    views: Annotated[list[str] | None, typer.Argument(help="audit, operations; both when none is named.")] = None,
+    *,
+    drop_old: Annotated[bool, typer.Option("--drop-old", help="Delete the indexes that were replaced.")] = False,
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make the views again from Kafka, switch to them, and fail when they differ from those that were in use."""
+    from elastic_transport import TransportError
+    from elasticsearch import ApiError
+    from kafka.errors import KafkaError
+
+    from exporters.rebuild import rebuild as make_again
+    from exporters.views import VIEWS
+
+    chosen = views or list(VIEWS)
+    if unknown := [name for name in chosen if name not in VIEWS]:
+        _fail(f"there is no view {', '.join(unknown)}; there are {', '.join(VIEWS)}", as_json=as_json)
+    use_stack(data_dir)
+    with _explained(KafkaError, TransportError, ApiError, as_json=as_json):
+        made = [make_again(VIEWS[name], drop_old=drop_old) for name in chosen]
+    equal = all(one.equal for one in made)
+    answer = {"equal": equal, "views": [one.as_json() for one in made]}
+    _say(answer, "\n".join(str(one) for one in made), as_json=as_json)
+    if not equal:
+        raise typer.Exit(1)
+
+
+@app.command()
 def deploy(*, data_dir: DataFolder = None, as_json: AsJson = False) -> None:
     """Bring the tables to their newest form and give the drawings to the engine, unless a job has no worker."""
     from hub.errors import Unavailable
@@ -556,7 +604,7 @@ def bench(
 
 def main() -> None:
     """The console script."""
-    if sys.argv[1:2] not in (["work"], ["serve"]):
+    if sys.argv[1:2] not in (["work"], ["serve"], ["export"]):
         _stack_commands()
     app()
 

@@ -32,6 +32,8 @@ SERVICES: Final[Mapping[str, int]] = {"channel": 8100, "stp-callbacks": 8101, "l
 ISSUER_PORT: Final = 8104
 WORKERS: Final[Mapping[str, int]] = {"channel": 8110, "ams": 8111, "stp": 8112}
 """Default port of each worker's health page."""
+EXPORTERS: Final[Mapping[str, int]] = {"audit": 8120, "operations": 8121}
+"""Default port of each exporter's health page; they run where there is a Kafka and an Elasticsearch."""
 
 _LEAN: Final[Mapping[str, str]] = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
 # glibc keeps an arena per thread and gives little back; a worker's memory is a third less with two arenas.
@@ -82,7 +84,9 @@ class LocalHub:
         for name, port in WORKERS.items():
             ports[f"work-{name}"] = port
             if profile is Profile.FULL:
-                ports[f"work-{name}-2"] = port + 10
+                ports[f"work-{name}-2"] = port + 20
+        if profile is not Profile.BAREBONE:
+            ports |= {f"export-{name}": port for name, port in EXPORTERS.items()}
         return ports
 
     def plan(self, state: StackState) -> HubPlan:
@@ -143,6 +147,7 @@ class LocalHub:
             "PAYHUB_STP_SIMULATOR_CALLBACK_URL": f"http://127.0.0.1:{state.ports['serve-stp-callbacks']}/stp/order-status",
             "PAYHUB_STP_SIMULATOR_CALLBACK_SECRET": secret,
             "PAYHUB_STP_SIMULATOR_BY_CENTS": "false",
+            "PAYHUB_EXPORT_SEARCH_SECRET": known.get("PAYHUB_EXPORT_SEARCH_SECRET") or secrets.token_urlsafe(32),
         }
 
     def _processes(self, state: StackState) -> list[HubProcess]:
@@ -154,7 +159,8 @@ class LocalHub:
         workers = [process(f"work-{name}", "work", name) for name in WORKERS]
         if state.profile is Profile.FULL:
             workers += [process(f"work-{name}-2", "work", name) for name in WORKERS]
-        return services + workers
+        exporters = [process(f"export-{name}", "export", name) for name in EXPORTERS if f"export-{name}" in state.ports]
+        return services + workers + exporters
 
     def _issuer(self, port: int) -> AbstractAsyncContextManager[None]:
         return loopback_issuer(self.issuer(), port)
@@ -166,7 +172,9 @@ class LocalHub:
 
 def _kept(environment: Mapping[str, str]) -> dict[str, str]:
     """What the operator set by hand wins over the local defaults, the addresses of servers excepted."""
-    prefixes = ("PAYHUB_STP_", "PAYHUB_TOKEN_", "PAYHUB_LEDGER_", "PAYHUB_CHANNEL_", "PAYHUB_AMS_", "PAYHUB_WORKER_")
+    prefixes = tuple(
+        f"PAYHUB_{component}_" for component in ("STP", "TOKEN", "LEDGER", "CHANNEL", "AMS", "WORKER", "EXPORT")
+    )
     return {name: value for name, value in environment.items() if name.startswith(prefixes)}
 
 

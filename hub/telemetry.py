@@ -107,7 +107,15 @@ def configure_logging(component: str, level: str = "INFO", *, as_json: bool = Fa
     root.handlers[:] = [handler]
     root.setLevel(level)
     # These tell of every request, and httpx's lines hold whole URLs.
-    for noisy in ("httpx", "httpcore", "pyzeebe", "uvicorn.access", "alembic.runtime.migration", "kafka"):
+    for noisy in (
+        "httpx",
+        "httpcore",
+        "pyzeebe",
+        "uvicorn.access",
+        "alembic.runtime.migration",
+        "kafka",
+        "elastic_transport",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     structlog.contextvars.bind_contextvars(component=component)
 

@@ -1,0 +1,154 @@
+"""The engine's records as Kafka keeps them, and the topic for what can never be indexed.
+
+Consumers read committed messages only, since the engine's exporter writes in transactions. With each committed offset
+goes the sifter's state behind it, so that a restart knows what was seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.structs import OffsetAndMetadata
+
+from exporters.pipeline import DeadLetter
+from exporters.sift import RawMessage
+
+__all__ = ["Batch", "DeadLetters", "KafkaError", "KafkaSource", "TopicPartition"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Messages of one Kafka partition, in order."""
+
+    partition: TopicPartition
+    messages: Sequence[RawMessage]
+    next_offset: int
+    left: int
+    """Messages behind these that Kafka already has, as far as is known."""
+
+
+class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # the client publishes no types
+    def __init__(self, lost: Callable[[set[TopicPartition]], None]) -> None:
+        self._lost = lost
+
+    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
+        self._lost(set(revoked))
+
+    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
+        pass
+
+
+class KafkaSource:
+    """A consumer of one topic for one group. Every method raises `KafkaError` when Kafka cannot do it now."""
+
+    def __init__(self, servers: str, topic: str, group: str, most_records: int) -> None:
+        self._topic: Final = topic
+        self._most = most_records
+        self._consumer = KafkaConsumer(
+            bootstrap_servers=servers.split(","),
+            group_id=group,
+            isolation_level="read_committed",
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            allow_auto_create_topics=False,
+            max_poll_records=most_records,
+            fetch_max_wait_ms=100,
+            max_partition_fetch_bytes=4 * 2**20,
+            session_timeout_ms=10_000,
+            heartbeat_interval_ms=2_000,
+        )
+
+    def share(self, lost: Callable[[set[TopicPartition]], None]) -> None:
+        """Take the partitions that the group gives us; `lost` is told, inside of `poll`, which it takes away."""
+        self._consumer.subscribe([self._topic], listener=_Listener(lost))
+
+    def take_all(self) -> None:
+        """Take every partition, without sharing."""
+        numbers = self._consumer.partitions_for_topic(self._topic) or {0}
+        self._consumer.assign([TopicPartition(self._topic, number) for number in sorted(numbers)])
+
+    def ends(self) -> dict[TopicPartition, int]:
+        """Where each of our partitions ends now."""
+        found: dict[TopicPartition, int] = self._consumer.end_offsets(list(self._consumer.assignment()))
+        return found
+
+    def position(self, partition: TopicPartition) -> int:
+        offset: int = self._consumer.position(partition)
+        return offset
+
+    def poll(self, milliseconds: int) -> list[Batch]:
+        """What is there, or nothing after that time."""
+        polled = self._consumer.poll(timeout_ms=milliseconds, max_records=self._most)
+        batches = []
+        for partition, messages in polled.items():
+            after = messages[-1].offset + 1
+            left = max(0, (self._consumer.highwater(partition) or after) - after)
+            raw = [(message.key, message.value) for message in messages]
+            batches.append(Batch(partition, raw, after, left))
+        return batches
+
+    def keep_alive(self) -> None:
+        """Stay in the group without taking anything."""
+        assigned = self._consumer.assignment()
+        self._consumer.pause(*assigned)
+        try:
+            self._consumer.poll(timeout_ms=0)
+        finally:
+            self._consumer.resume(*(assigned & self._consumer.assignment()))
+
+    def committed(self, partition: TopicPartition) -> Mapping[str, Sequence[int]]:
+        """The sifter's state at the committed offset; empty when nothing was committed."""
+        found = self._consumer.committed(partition, metadata=True)
+        if found is None or not found.metadata:
+            return {}
+        state: dict[str, list[int]] = json.loads(found.metadata)
+        return state
+
+    def commit(self, partition: TopicPartition, offset: int, state: Mapping[str, Sequence[int]]) -> None:
+        metadata = json.dumps(state, separators=(",", ":"))
+        self._consumer.commit({partition: OffsetAndMetadata(offset, metadata, -1)})
+
+    def close(self) -> None:
+        with contextlib.suppress(KafkaError):
+            self._consumer.close(autocommit=False)
+
+
+class DeadLetters:
+    """The topic for what can never be indexed: each message whole, with the view and the reason as headers."""
+
+    def __init__(self, servers: str, topic: str, view: str) -> None:
+        self._servers = servers.split(",")
+        self._topic = topic
+        self._view = view
+        self._producer: KafkaProducer | None = None
+
+    def prepare(self) -> None:
+        """Make the topic unless it is there."""
+        admin = KafkaAdminClient(bootstrap_servers=self._servers, request_timeout_ms=10_000)
+        try:
+            if self._topic not in admin.list_topics():
+                with contextlib.suppress(TopicAlreadyExistsError):
+                    admin.create_topics({self._topic: {"num_partitions": 1, "replication_factor": -1}})
+        finally:
+            admin.close()
+
+    def send(self, letters: Sequence[DeadLetter]) -> None:
+        """Returns when Kafka has them."""
+        if self._producer is None:
+            self._producer = KafkaProducer(bootstrap_servers=self._servers, acks="all", allow_auto_create_topics=False)
+        for letter in letters:
+            headers = [("view", self._view.encode()), ("reason", letter.reason.encode())]
+            self._producer.send(self._topic, value=letter.content, key=letter.key, headers=headers)
+        self._producer.flush(timeout=10)
+
+    def close(self) -> None:
+        if self._producer is not None:
+            with contextlib.suppress(KafkaError):
+                self._producer.close(timeout=2)

@@ -1,0 +1,61 @@
+"""What `payhub export NAME` runs: the streamer in a thread, and health and metrics as every process has them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final
+
+from exporters.elastic import open_client
+from exporters.settings import ElasticsearchSettings, ExportSettings, KafkaSettings
+from exporters.streamer import Streamer
+from exporters.views import View
+from hub.api import build_app
+from hub.connector import OpenService, Service
+from hub.errors import Unavailable
+from hub.messages import Engine
+from hub.settings import read
+
+_SILENCE: Final = 30.0
+"""Seconds without asking Kafka after which the exporter counts as stuck."""
+
+
+def exporter(view: View) -> OpenService:
+    """What opens the exporter of a view."""
+
+    def open_exporter(engine: Engine) -> AbstractAsyncContextManager[Service]:  # noqa: ARG001 -- it asks for nothing
+        return _opened(view)
+
+    return open_exporter
+
+
+@asynccontextmanager
+async def _opened(view: View) -> AsyncIterator[Service]:
+    client = open_client(read(ElasticsearchSettings).url)
+    streamer = Streamer(view, read(KafkaSettings).bootstrap_servers, client, read(ExportSettings))
+
+    async def run() -> None:
+        running = asyncio.create_task(asyncio.to_thread(streamer.run))
+        try:
+            await asyncio.shield(running)
+        finally:
+            streamer.patience.stop.set()
+            await asyncio.wait({running})
+
+    async def elasticsearch() -> None:
+        if streamer.patience.waiting:
+            raise Unavailable("elasticsearch: away or too busy")
+
+    async def kafka() -> None:
+        session = streamer.session
+        if session is None or (session.polled and time.monotonic() - session.polled > _SILENCE):
+            raise Unavailable("kafka: not consuming")
+
+    app = build_app(f"{view.name} exporter", probes={"elasticsearch": elasticsearch, "kafka": kafka})
+    try:
+        yield Service(app, loops=(run,))
+    finally:
+        streamer.patience.stop.set()
+        client.close()

@@ -1,0 +1,228 @@
+"""The loop that keeps a view up to date: take from Kafka, fold, write, and only then commit.
+
+While one batch is being written the next is folded. An offset is committed when Elasticsearch has every document of
+its batch and Kafka every dead letter, so dying at any moment repeats work and loses none. Whatever goes wrong between
+two batches ends the session; the next one begins at the committed offset with an empty memory.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass
+from typing import Final
+
+from elastic_transport import TransportError
+from elasticsearch import ApiError, Elasticsearch
+from prometheus_client import Counter, Gauge
+
+from exporters.documents import Documents
+from exporters.elastic import ElasticReader, ElasticSink, Generation, Indexes, Patience, Stopped, ViewGone
+from exporters.kafka_source import Batch, DeadLetters, KafkaError, KafkaSource, TopicPartition
+from exporters.pipeline import Folded, Pipeline
+from exporters.record import Fate, Outcome
+from exporters.settings import ExportSettings
+from exporters.sift import Sifter
+from exporters.views import View
+from hub.failpoint import failpoint
+from hub.telemetry import logger
+
+log = logger(__name__)
+
+_records = Counter("payhub_export_records", "Messages taken from Kafka.", ("view", "fate"))
+_documents = Counter("payhub_export_documents", "Documents sent to Elasticsearch.", ("view", "fate"))
+_dead = Counter("payhub_export_dead_letters", "Messages and documents that can never be indexed.", ("view",))
+_lag = Gauge("payhub_export_lag_records", "Messages that Kafka has and the view has not.", ("view", "partition"))
+_behind = Gauge(
+    "payhub_export_lag_seconds", "Age of the youngest record in the view, while there are younger.", ("view",)
+)
+
+_LOOK_AT_ALIAS: Final = 2.0
+"""Seconds between two looks at which generation the view's aliases point to."""
+
+
+@dataclass(frozen=True)
+class _Flight:
+    """A batch that is being written."""
+
+    batch: Batch
+    folded: Folded
+    pipeline: Pipeline
+    written: Future[list[Outcome]]
+
+
+class Session:
+    """One consumer feeding one generation, from a committed offset until something goes wrong or it is done."""
+
+    def __init__(
+        self,
+        *,
+        source: KafkaSource,
+        letters: DeadLetters,
+        client: Elasticsearch,
+        generation: Generation,
+        settings: ExportSettings,
+        patience: Patience,
+    ) -> None:
+        self._source = source
+        self._letters = letters
+        self._client = client
+        self._generation = generation
+        self._settings = settings
+        self._patience = patience
+        self._view: Final = generation.view
+        self._sink = ElasticSink(client, generation, patience, settings.batch_bytes)
+        self._pipelines: dict[TopicPartition, Pipeline] = {}
+        self._flight: _Flight | None = None
+        self._writer = ThreadPoolExecutor(1, "elasticsearch")
+        self.polled = 0.0
+        """When Kafka was asked last, on the monotonic clock."""
+        self.fates: dict[Fate, int] = dict.fromkeys(Fate, 0)
+
+    def close(self) -> None:
+        self._writer.shutdown(wait=True, cancel_futures=True)
+        self._source.close()
+
+    def stream(self, still_used: Indexes) -> None:
+        """Share the topic with the other instances until told to stop. Raises what ends a session."""
+        self._source.share(self._lost)
+        look = time.monotonic() + _LOOK_AT_ALIAS
+        while not self._patience.stop.is_set():
+            self._step(100 if self._flight else 300)
+            if time.monotonic() > look and not self._patience.waiting:
+                look = time.monotonic() + _LOOK_AT_ALIAS
+                current = still_used.current()
+                if current is None or current.unique != self._generation.unique:
+                    raise ViewGone
+        self._land()
+
+    def replay(self) -> None:
+        """Take everything that the topic holds now, alone."""
+        self._source.take_all()
+        ends = self._source.ends()
+        while any(self._source.position(partition) < end for partition, end in ends.items()):
+            if self._patience.stop.is_set():
+                raise Stopped
+            self._step(300)
+        self._land()
+
+    def _step(self, milliseconds: int) -> None:
+        batches = self._source.poll(milliseconds)
+        self.polled = time.monotonic()
+        if not batches:
+            self._land()
+            self._up_to_date()
+        for batch in batches:
+            pipeline = self._pipelines.get(batch.partition) or self._open(batch.partition)
+            folded = pipeline.fold(batch.messages)
+            self._land()
+            if self._pipelines.get(batch.partition) is not pipeline:
+                continue  # another instance has this partition by now, from our last commit on
+            written = self._writer.submit(self._sink.accept, folded.documents)
+            self._flight = _Flight(batch, folded, pipeline, written)
+
+    def _open(self, partition: TopicPartition) -> Pipeline:
+        reader = ElasticReader(self._client, self._generation, self._patience)
+        documents = Documents(reader, self._settings.documents_in_memory)
+        pipeline = Pipeline(Sifter(self._source.committed(partition)), self._view.fold(documents, self._settings))
+        self._pipelines[partition] = pipeline
+        return pipeline
+
+    def _lost(self, partitions: set[TopicPartition]) -> None:
+        """Forget what belongs to another instance now. It begins at our last commit, whatever we still write."""
+        for partition in partitions:
+            self._pipelines.pop(partition, None)
+
+    def _land(self) -> None:
+        """Wait until the batch that is being written is there, then commit it."""
+        flight = self._flight
+        if flight is None:
+            return
+        while True:
+            try:
+                written = flight.written.result(timeout=1)
+                break
+            except NotYet:
+                self._source.keep_alive()
+                self.polled = time.monotonic()
+        self._flight = None
+        dead = flight.pipeline.settle(flight.folded, written)
+        if dead:
+            self._letters.send(dead)
+            _dead.labels(self._view.name).inc(len(dead))
+            for letter in dead[:10]:
+                log.error("dead letter", view=self._view.name, number=len(dead), cause=letter.reason)
+        failpoint(f"export.{self._view.name}.after-write")
+        if self._pipelines.get(flight.batch.partition) is flight.pipeline:
+            self._source.commit(flight.batch.partition, flight.batch.next_offset, flight.folded.sifted)
+        self._measure(flight, written)
+
+    def _up_to_date(self) -> None:
+        """Kafka has nothing more: what its offsets count beyond are marks of transactions."""
+        for partition in self._pipelines:
+            _lag.labels(self._view.name, partition.partition).set(0)
+        _behind.labels(self._view.name).set(0)
+
+    def _measure(self, flight: _Flight, written: list[Outcome]) -> None:
+        name = self._view.name
+        for outcome in flight.folded.outcomes:
+            self.fates[outcome.fate] += 1
+        for fate in Fate:
+            _records.labels(name, fate).inc(sum(one.fate is fate for one in flight.folded.outcomes))
+            _documents.labels(name, fate).inc(sum(one.fate is fate for one in written))
+        left = flight.batch.left
+        _lag.labels(name, flight.batch.partition.partition).set(left)
+        _behind.labels(name).set(max(0.0, time.time() - flight.folded.latest / 1000) if left else 0.0)
+
+
+class Streamer:
+    """Keeps one view up to date for as long as the process lives."""
+
+    def __init__(self, view: View, servers: str, client: Elasticsearch, settings: ExportSettings) -> None:
+        self._view = view
+        self._servers = servers
+        self._client = client
+        self._settings = settings
+        self.patience: Final = Patience(threading.Event())
+        self.session: Session | None = None
+
+    def run(self) -> None:
+        """Session after session until `patience.stop` is set. Lets through what nobody expected."""
+        pauses = Patience.pauses()
+        while not self.patience.stop.is_set():
+            try:
+                began = time.monotonic()
+                self._one_session()
+            except Stopped:
+                return
+            except ViewGone:
+                log.warning("the view has other indexes now", view=self._view.name)
+            except (KafkaError, ApiError, TransportError) as error:
+                log.warning("begins again at the last commit", view=self._view.name, cause=type(error).__name__)
+            if time.monotonic() - began > 30:
+                pauses = Patience.pauses()
+            self.patience.stop.wait(next(pauses))
+
+    def _one_session(self) -> None:
+        indexes = Indexes(self._client, self._view, self._settings.index_prefix)
+        generation = self.patience.insist(indexes.ensure)
+        letters = DeadLetters(self._servers, self._settings.dead_letter_topic, self._view.name)
+        letters.prepare()
+        source = KafkaSource(self._servers, self._settings.topic, generation.group, self._settings.batch_records)
+        session = Session(
+            source=source,
+            letters=letters,
+            client=self._client,
+            generation=generation,
+            settings=self._settings,
+            patience=self.patience,
+        )
+        self.session = session
+        try:
+            session.stream(indexes)
+        finally:
+            self.session = None
+            session.close()
+            letters.close()

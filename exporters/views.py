@@ -1,0 +1,149 @@
+"""What each view is made of: its families of documents, how Elasticsearch indexes them, and the fold that makes them.
+
+Mappings are strict: a field that is not listed is refused, not guessed. Keys of the engine are `keyword`, since they
+are names and pass 2^53. `_STORED` is kept and shown but not searched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from exporters import audit, operations
+from exporters.documents import Documents
+from exporters.pipeline import Fold
+from exporters.settings import ExportSettings
+
+Properties = dict[str, dict[str, Any]]
+
+_WORD: Final[dict[str, Any]] = {"type": "keyword", "ignore_above": 1024}
+_NUMBER: Final = {"type": "long"}
+_TIME: Final = {"type": "date", "format": "strict_date_time"}
+_TEXT: Final = {"type": "text"}
+_TRUTH: Final = {"type": "boolean"}
+_STORED: Final[dict[str, Any]] = {"type": "object", "enabled": False}
+
+
+def _fields(**kinds: str) -> Properties:
+    """Properties from field names by kind."""
+    named: dict[str, dict[str, Any]] = {
+        "words": _WORD,
+        "numbers": _NUMBER,
+        "times": _TIME,
+        "texts": _TEXT,
+        "truths": _TRUTH,
+        "stored": _STORED,
+    }
+    return {name: dict(named[kind]) for kind, names in kinds.items() for name in names.split()}
+
+
+_COMMON: Final = _fields(numbers="partitionId position", times="updatedAt")
+_OWNER: Final = _fields(words="paymentId tenantId processInstanceKey rootInstanceKey bpmnProcessId")
+_DIRECTORY: Final = _fields(numbers="partitionId position", words="paymentId tenantId rootInstanceKey", truths="own")
+_PARTY: Final = {"properties": _fields(words="idType identifier name bank digest")}
+
+_AUDIT: Final = _OWNER | _fields(
+    times="@timestamp",
+    numbers="partitionId position sourcePosition",
+    words="source recordType valueType intent key elementId elementType elementInstanceKey jobType worker errorType"
+    " errorCode messageName messageId correlationKey rejectionType actor action reasonCode outcome requestId",
+    texts="errorMessage rejectionReason reason",
+    stored="value",
+)
+_TRANSFERS: Final = (
+    _COMMON
+    | _fields(
+        words="paymentId tenantId state outcome reason processInstanceKey processId processDefinitionKey processState"
+        " direction currency referenceNumber rail trackingKey orderState currentStep currentSteps instanceKeys"
+        " openIncidents",
+        numbers="amount fee attempts incidents processVersion",
+        times="acceptedAt outcomeAt endedAt",
+        texts="concept reasonDetail",
+        stored="instances outcomes fold",
+    )
+    | {"payer": _PARTY, "payee": _PARTY}
+)
+_STEPS: Final = (
+    _COMMON
+    | _OWNER
+    | _fields(
+        words="elementInstanceKey elementId elementType flowScopeKey parentProcessInstanceKey processDefinitionKey"
+        " state jobKey jobType jobState worker errorCode incidentKey variableTerms",
+        numbers="processVersion attempts retries",
+        times="startedAt endedAt",
+        texts="errorMessage",
+        stored="variables flows",
+    )
+)
+_INCIDENTS: Final = (
+    _COMMON
+    | _OWNER
+    | _fields(
+        words="incidentKey state errorType elementId elementInstanceKey jobKey",
+        times="createdAt resolvedAt",
+    )
+    | {"errorMessage": _TEXT | {"fields": {"whole": {"type": "keyword", "ignore_above": 512}}}}
+)
+_PROCESSES: Final = _COMMON | _fields(
+    words="processDefinitionKey bpmnProcessId resourceName checksum",
+    numbers="version",
+    times="deployedAt",
+    truths="deleted",
+    stored="xml",
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """One view: the family its documents are told by comes first."""
+
+    name: str
+    families: Mapping[str, Properties]
+    refresh: str
+    """How long a written document may stay invisible to searches; reading by id sees it at once."""
+    fold: Callable[[Documents, ExportSettings], Fold]
+
+    def template(self, family: str, prefix: str) -> dict[str, Any]:
+        """The index template of a family."""
+        return {
+            "index_patterns": [f"{prefix}-{family}-*"],
+            "priority": 200,
+            "template": {
+                "settings": {
+                    "number_of_shards": 1,
+                    "auto_expand_replicas": "0-1",
+                    "refresh_interval": self.refresh,
+                    # What Elasticsearch acknowledged must be there after a kill: the offset is committed on its word.
+                    "translog.durability": "request",
+                },
+                "mappings": {"dynamic": "strict", "properties": self.families[family]},
+            },
+        }
+
+
+def _operations(documents: Documents, settings: ExportSettings) -> Fold:
+    secret = settings.search_secret
+    return operations.OperationsFold(documents, secret.get_secret_value().encode() if secret else b"")
+
+
+def _audit(documents: Documents, settings: ExportSettings) -> Fold:  # noqa: ARG001
+    return audit.AuditFold(documents)
+
+
+VIEWS: Final[Mapping[str, View]] = {
+    "audit": View("audit", {audit.AUDIT: _AUDIT, audit.DIRECTORY: _DIRECTORY}, "1s", _audit),
+    "operations": View(
+        "operations",
+        {
+            operations.TRANSFERS: _TRANSFERS,
+            operations.STEPS: _STEPS,
+            operations.INCIDENTS: _INCIDENTS,
+            operations.PROCESSES: _PROCESSES,
+            operations.DIRECTORY: _DIRECTORY,
+        },
+        "400ms",
+        _operations,
+    ),
+}
+"""By the name that `payhub export` takes."""
