@@ -30,6 +30,7 @@ _LONGEST_KEY: Final = 255
 _RETRY_LATER: Final = "30"  # seconds
 
 FromChannel = Annotated[Caller, Depends(require(ROLE))]
+Watching = Annotated[Caller, Depends(require(ROLE, "operator", "auditor"))]
 
 
 def new_payment_id() -> PaymentId:
@@ -122,7 +123,7 @@ def build_channel_app(
 
 
 def _standing(stand_in: StandIn, tenants: Tenants) -> Callable[..., Awaitable[Response]]:
-    async def standing(request: Request, caller: FromChannel) -> Response:
+    async def standing(request: Request, caller: Watching) -> Response:
         """What may wait while the account system is away, and what does: the caller's own."""
         tenant = await tenants.of(caller, request)
         found = await stand_in.standing(tenant.id)

@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from connectors.channel.api import new_payment_id
+from connectors.channel.store import Acceptance
+from connectors.channel.wire import TransferRequest
 from hub.transfer import Outcome, Reason
 
 
@@ -224,8 +227,35 @@ async def test_without_a_page_to_look_at_nothing_is_limited(open_channel) -> Non
         assert (await shown(channel))["accountSystem"] == "not watched"
 
 
-async def test_only_the_channel_may_see_it(open_channel) -> None:
+async def test_the_channel_and_operators_may_see_it_and_nobody_else(open_channel) -> None:
     async with open_channel() as channel:
         assert (await channel.client.get("/channel/stand-in")).status_code == 401
-        headers = {"Authorization": f"Bearer {channel.token(role='viewer')}", "Platform-TenantId": channel.tenant}
-        assert (await channel.client.get("/channel/stand-in", headers=headers)).status_code == 403
+        for role, status in (("channel", 200), ("operator", 200), ("auditor", 200), ("teller", 403)):
+            token = f"Bearer {channel.token(role=role)}"
+            headers = {"Authorization": token, "Platform-TenantId": channel.tenant}
+            assert (await channel.client.get("/channel/stand-in", headers=headers)).status_code == status
+
+
+async def test_a_process_that_has_not_noticed_yet_and_one_that_has_accept_one_key_once(open_channel) -> None:
+    async with open_channel(**AWAY) as channel:
+        for number in range(8):
+            body = TransferRequest.model_validate(channel.body(**amount("1.00")))
+            ways = (channel.store.accept, channel.stand_in.accept)
+            asked = [
+                way(
+                    Acceptance(
+                        body.accepted(new_payment_id(), channel.tenant), f"k{number}", body.fingerprint(), None, None
+                    ),
+                    10,
+                )
+                for way in (*ways, *ways)
+            ]
+            known = await asyncio.gather(*asked)
+            assert known.count(None) == 1
+            assert len({one.payment_id for one in known if one is not None}) == 1
+        assert await payments_of(channel) == 8
+        waiting = (await shown(channel))["waiting"]["payments"]
+        [(queued,)] = await channel.rows(
+            "SELECT count(*) FROM channel.stand_in_payment WHERE tenant_id = %(t)s", t=channel.tenant
+        )
+        assert waiting == queued <= 8
