@@ -68,7 +68,7 @@ _DEBITS: Final = frozenset(
         "ESCHEAT",
     }
 )
-_NOTE: Final = re.compile(r"payment ([!-~]{1,46}) ([a-z-]{1,64})")
+_NOTE: Final = re.compile(r"payment ([!-~]{1,50}) ([a-z-]{1,64})")
 
 
 Side = Literal["payer", "payee"]
