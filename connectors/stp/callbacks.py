@@ -15,7 +15,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 
 from connectors.stp.dispatch import Clock, alert, now, report
-from connectors.stp.model import OrderReturnedLate, OrderState, OrderStatusChanged, digest
+from connectors.stp.model import OrderKind, OrderReturnedLate, OrderState, OrderStatusChanged, digest
 from connectors.stp.orders import CallbackResult, OrderStore, Standing, Unhandled
 from connectors.stp.wire import MalformedCallback, outcome_of, read_status
 from hub.errors import Unavailable
@@ -41,6 +41,11 @@ def news_of(order: Standing) -> tuple[OrderStatusChanged | OrderReturnedLate, ..
     An order that was returned after it settled is settled for the payer's transfer, which may still wait for just this
     word; the return begins a process of its own.
     """
+    if order.kind is OrderKind.RETURN:
+        # A deposit that goes back: nobody's process waits for it, and what comes back of it is no payer's money.
+        if order.state is not OrderState.SETTLED:
+            alert("return-failed", payment_id=order.payment_id, state=order.state)
+        return ()
     if not order.returned_late:
         return (_status_changed(order, order.state, order.observation),)
     _, reason, detail = outcome_of(order.state, order.cause)

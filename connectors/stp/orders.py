@@ -21,7 +21,7 @@ from connectors.stp.model import OrderKind, OrderState, Sending, SendOutcome, di
 from connectors.stp.tracking import TrackingKey
 from connectors.stp.wire import Answer, DepositNotice, FoundOrder, StatusNotice
 from hub.statements import Statements
-from hub.transfer import PaymentId, TenantId
+from hub.transfer import Outcome, PaymentId, TenantId
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,7 @@ class Standing:
     """The digest of what the engine was last told, as far as it is written down."""
     settled_as: str | None
     """The digest of what settled it; it stays when the order is returned afterwards."""
+    kind: OrderKind
 
     @property
     def returned_late(self) -> bool:
@@ -372,6 +373,34 @@ class OrderStore:
             raise LookupError(f"the order of payment {payment_id} has gone")
         return _observed(row)
 
+    async def observe_decision(
+        self, tenant_id: TenantId, payment_id: PaymentId, outcome: Outcome, state: OrderState, moment: datetime
+    ) -> Observed:
+        """Keep what an operator decided. It moves the order as STP's word would, and never overrules that."""
+        order = await self.find(payment_id)
+        if order is None or order.tenant_id != tenant_id:
+            raise LookupError(f"payment {payment_id} has no order at STP")
+        given = {
+            "payment_id": payment_id,
+            "source": "operator",
+            "digest": digest("operator", outcome),
+            "word": outcome,
+            "state": state,
+            "stp_id": None,
+            "cause": None,
+            "detail": None,
+            "happened_at": None,
+            "callback_id": None,
+            "before": [OrderState.PENDING],  # what settled is not returned by anybody's word but STP's
+            "contradicts": _contradicted(state),
+            "moment": moment,
+            "told": True,
+        }
+        row = await self._row(statements.OBSERVE, given)
+        if row is None:
+            raise LookupError(f"the order of payment {payment_id} has gone")
+        return _observed(row)
+
     async def close_callback(self, callback_id: int, result: CallbackResult, moment: datetime) -> None:
         """Write down what became of a callback."""
         await self._row(statements.CLOSE, {"callback_id": callback_id, "result": result, "moment": moment}, rows=False)
@@ -469,6 +498,7 @@ def _standing(row: dict[str, Any]) -> Standing:
         observation=row["observation"],
         told=row["told"],
         settled_as=row["settled_as"],
+        kind=OrderKind(row["kind"]),
     )
 
 

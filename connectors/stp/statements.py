@@ -9,7 +9,7 @@ COLUMNS: Final = (
     "payment_id, tenant_id, company, tracking_key, amount, payee_account, body, operation_date, sending, sends, "
     "doubts, claimed_at, stp_id, error_id, error_detail, state, cause, observation, settled_as, kind"
 )
-STANDING_COLUMNS: Final = "payment_id, tenant_id, sending, state, stp_id, cause, observation, told, settled_as"
+STANDING_COLUMNS: Final = "payment_id, tenant_id, sending, state, stp_id, cause, observation, told, settled_as, kind"
 
 # Without a target, a conflict of whatever kind inserts nothing: of two that claim one payment at the same moment, the
 # second may meet the tracking key of the first before it meets its payment id.
@@ -80,7 +80,8 @@ def _observe(of: str) -> LiteralString:
     neighbour changed meanwhile, and then sees parts of it twice, old and new.
     """
     return f"""
-        SELECT o.* FROM ({of}) matched, stp.observe(
+        SELECT o.*, (SELECT k.kind FROM stp.stp_order k WHERE k.payment_id = matched.payment_id) AS kind
+          FROM ({of}) matched, stp.observe(
             matched.payment_id, %(source)s, %(digest)s, %(word)s, CAST(%(state)s AS text), CAST(%(stp_id)s AS bigint),
             CAST(%(cause)s AS integer), CAST(%(detail)s AS text), CAST(%(happened_at)s AS timestamptz),
             CAST(%(callback_id)s AS bigint), %(told)s, CAST(%(before)s AS text[]), CAST(%(contradicts)s AS text[]),

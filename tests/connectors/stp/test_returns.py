@@ -279,3 +279,20 @@ async def test_a_deposit_goes_back_once_wherever_the_worker_died(rail, returns, 
     assert process.returncode == -signal.SIGKILL, errors.decode()
     await returns.return_deposit(job)
     assert len(_gone_back(rail, job)) == 1
+
+
+async def test_what_becomes_of_a_return_tells_no_payments_process(rail, returns, alerts):
+    """Nobody waits for its status; and should it come back, that is no late return of a payer's money (L38)."""
+    _, job = _came_in(rail)
+    back = (await returns.return_deposit(job)).return_tracking_key
+    [order] = _gone_back(rail, job)
+    for word in ("LQ", "D"):
+        body = {"id": order.id, "empresa": order.empresa, "claveRastreo": back, "estado": word, "causaDevolucion": 1}
+        assert (await rail.post_status(body)).status_code == 200
+    stored = await rail.orders.find(job.payment_id)
+    assert stored.state == "RETURNED"
+    rail.advance(timedelta(minutes=1))
+    await rail.callbacks.sweep()
+    assert not [said for said in rail.engine.messages if said.payment_id == job.payment_id]
+    assert ("return-failed", {"payment_id": job.payment_id, "state": "RETURNED"}) in alerts
+    assert job.payment_id not in {order.payment_id for order in await rail.orders.untold(rail.clock())}
