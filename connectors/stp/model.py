@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from datetime import date, timedelta
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import ClassVar, Final, Literal
 
 from pydantic import Field
 
@@ -227,6 +227,26 @@ class InquireOrder(Job[Inquired]):
     tenant_id: TenantId
     inquiries: int = 0
     """How often this was asked before."""
+
+
+class DecisionRecorded(Result):
+    """What counts: the decision, or STP's own word that came meanwhile."""
+
+    outcome: Outcome
+    reason: Reason
+    reason_detail: str | None
+
+
+class RecordDecision(Job[DecisionRecorded]):
+    """An operator decided an order whose end nobody could tell. STP's own final word, come meanwhile, counts more."""
+
+    job_type: ClassVar[str] = "stp.record-decision"
+
+    payment_id: PaymentId
+    tenant_id: TenantId
+    outcome: Literal[Outcome.SETTLED, Outcome.REJECTED, Outcome.RETURNED, Outcome.CANCELLED]
+    reason: Reason
+    reason_detail: str | None = None
 
 
 class DepositClaimed(Result):

@@ -246,24 +246,27 @@ async def test_asked_once_then_stp_reports(payment):
 
 
 @takes(
-    payer_transfer=f"{OVER_STP} {WAIT} operator-decided what-became-of-the-order {CAPTURE}",
+    payer_transfer=f"{OVER_STP} {WAIT} operator-decided record-decision what-became-of-the-order {CAPTURE}",
     rail_stp=NO_ANSWER,
 )
 async def test_unknown_then_operator_says_settled(payment):  # H3
     await to_no_answer(payment)
-    await payment.hears(OPERATOR, **heard("SETTLED", "operator", "seen in the bank statement"))
+    said = heard("SETTLED", "operator", "seen in the bank statement")
+    await payment.hears(OPERATOR, **said)
+    assert told(await payment.completes("record-decision", **said)) == tuple(said.values())
     await payment.completes("capture-hold")
     seen = await payment.completes("record-settled")
     assert told(seen) == ("SETTLED", "operator", "seen in the bank statement")
 
 
 @takes(
-    payer_transfer=f"{OVER_STP} {WAIT} operator-decided what-became-of-the-order {RELEASE}",
+    payer_transfer=f"{OVER_STP} {WAIT} operator-decided record-decision what-became-of-the-order {RELEASE}",
     rail_stp=NO_ANSWER,
 )
 async def test_unknown_then_operator_says_rejected(payment):  # H3
     await to_no_answer(payment)
     await payment.hears(OPERATOR, **heard("REJECTED", "operator", "STP confirmed by phone"))
+    await payment.completes("record-decision", **heard("REJECTED", "operator", "STP confirmed by phone"))
     await payment.completes("release-hold")
     assert told(await payment.completes("record-not-settled"))[0] == "REJECTED"
 
@@ -297,7 +300,7 @@ async def test_unknown_then_asked_again(payment):  # H3
 
 
 @takes(
-    payer_transfer=f"{OVER_STP} {WAIT} operator-decided what-became-of-the-order {RELEASE}",
+    payer_transfer=f"{OVER_STP} {WAIT} operator-decided record-decision what-became-of-the-order {RELEASE}",
     rail_stp=NO_ANSWER,
 )
 async def test_no_answer_three_inquiries(payment):  # H3
@@ -305,13 +308,14 @@ async def test_no_answer_three_inquiries(payment):  # H3
     await to_no_answer(payment)
     await payment.stays()
     await payment.hears(OPERATOR, **heard("CANCELLED", "operator"))
+    await payment.completes("record-decision", **heard("CANCELLED", "operator"))
     await payment.completes("release-hold")
     await payment.completes("record-not-settled")
 
 
 @takes(
     payer_transfer=f"{OVER_STP} {WAIT} stp-reported what-became-of-the-order"
-    f" {WAIT} operator-decided what-became-of-the-order {RELEASE}",
+    f" {WAIT} operator-decided record-decision what-became-of-the-order {RELEASE}",
     rail_stp=NO_ANSWER,
 )
 async def test_an_outcome_nobody_knows_is_not_taken_for_a_no(payment):
@@ -320,8 +324,22 @@ async def test_an_outcome_nobody_knows_is_not_taken_for_a_no(payment):
     await payment.hears(STP, **heard("LIQUIDATED-PERHAPS", "none"))
     assert told(await payment.completes("record-unknown"))[0] == "LIQUIDATED-PERHAPS"
     await payment.hears(OPERATOR, **heard("REJECTED", "operator"))
+    await payment.completes("record-decision", **heard("REJECTED", "operator"))
     await payment.completes("release-hold")
     await payment.completes("record-not-settled")
+
+
+@takes(
+    payer_transfer=f"{OVER_STP} {WAIT} operator-decided record-decision what-became-of-the-order {CAPTURE}",
+    rail_stp=NO_ANSWER,
+)
+async def test_a_decision_that_stp_has_overtaken_gives_way(payment):
+    """The operator gave the payment up when STP's settlement was already stored: nothing is released."""
+    await to_no_answer(payment)
+    await payment.hears(OPERATOR, **heard("REJECTED", "operator"))
+    await payment.completes("record-decision", **heard("SETTLED", "none"))
+    await payment.completes("capture-hold")
+    assert told(await payment.completes("record-settled")) == ("SETTLED", "none", None)
 
 
 # ---- returned after settlement

@@ -61,9 +61,9 @@ async def sent(rail) -> Told:
 
 async def hears(rail, path: str, body: bytes) -> None:
     if path == "deposits":
-        await rail.deposits.receive(body, 5)
+        await rail.deposits.receive(body, 60)
     else:
-        await rail.callbacks.receive(body, 5)
+        await rail.callbacks.receive(body, 60)
 
 
 def paid(rail, order: Told) -> int | None:

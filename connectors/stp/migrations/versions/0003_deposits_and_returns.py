@@ -23,7 +23,7 @@ def upgrade() -> None:
 
         ALTER TABLE stp.observation DROP CONSTRAINT observation_source_check;
         ALTER TABLE stp.observation ADD CONSTRAINT observation_source_check
-            CHECK (source IN ('answer', 'callback', 'deposit', 'inquiry', 'reconciliation'));
+            CHECK (source IN ('answer', 'callback', 'deposit', 'inquiry', 'operator', 'reconciliation'));
         CREATE INDEX callback_for_people ON stp.callback (id)
             WHERE result IN ('conflict', 'unknown-order', 'unknown-status', 'malformed', 'failed');
 
@@ -66,7 +66,8 @@ def upgrade() -> None:
                    contradicted_at = CASE WHEN conflict THEN coalesce(x.contradicted_at, moment)
                                           ELSE x.contradicted_at END,
                    -- Whatever STP says of an order, it has it.
-                   sending = CASE WHEN x.sending = 'REJECTED' THEN x.sending ELSE 'ACCEPTED' END,
+                   sending = CASE WHEN x.sending = 'REJECTED' OR said_by = 'operator' THEN x.sending
+                                  ELSE 'ACCEPTED' END,
                    stp_id = CASE WHEN moved OR x.sending NOT IN ('ACCEPTED', 'REJECTED')
                                  THEN coalesce(x.stp_id, id_said) ELSE x.stp_id END
              WHERE x.payment_id = said_of AND (moved OR conflict OR x.sending NOT IN ('ACCEPTED', 'REJECTED'))
