@@ -19,6 +19,7 @@ SETTINGS_MODULES = (
     "connectors.ams.settings",
     "connectors.stp.settings",
     "ledger.settings",
+    "exporters.settings",
 )
 
 
