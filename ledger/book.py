@@ -16,9 +16,11 @@ from typing import Any, Final, Literal, LiteralString
 
 import psycopg
 
+from hub.errors import Unavailable
 from hub.failpoint import failpoint
 from hub.money import MAX_MINOR, Money
 from hub.statements import Statements
+from ledger.coalescing import Coalescer
 from ledger.model import (
     MAX_HOLD,
     REFUSALS,
@@ -26,8 +28,10 @@ from ledger.model import (
     AmountNotAllowed,
     Condition,
     InsufficientFunds,
+    LedgerRefused,
     Leg,
     PolicyAction,
+    Post,
     Quote,
     Receipt,
     asset_of,
@@ -53,6 +57,11 @@ _POST_ONE: Final = (
     _ANSWER + "post_one(%(book)s, %(operation)s, %(kind)s, %(debit)s, %(credit)s, %(asset)s, %(amount)s, "
     "%(reference)s, %(reason)s, %(effective_at)s::timestamptz, %(actor)s)"
 )
+_POST_BATCH: Final = (
+    _ANSWER + "post_batch(%(books)s::text[], %(operations)s::text[], %(debits)s::text[], %(credits)s::text[], "
+    "%(assets)s::text[], %(amounts)s::bigint[], %(references)s::text[], %(reasons)s::text[], "
+    "%(effective_at)s::timestamptz[], %(actor)s, %(atomic)s)"
+)
 _POST_IF: Final = (
     _ANSWER + "post_if(%(book)s, %(operation)s, %(kind)s, %(debits)s::text[], %(credits)s::text[], "
     "%(assets)s::text[], %(amounts)s::bigint[], %(reference)s, %(reason)s, %(effective_at)s::timestamptz, %(actor)s, "
@@ -74,6 +83,11 @@ _EXPIRE: Final = "SELECT ledger.expire_holds(%(limit)s, %(actor)s)"
 
 _OPERATION: Final = re.compile(r"[!-~]{1,200}")
 _MAX_LEGS: Final = 100
+MAX_BATCH: Final = 1_000
+
+# An operation was taken by another session in the moment of the batch, which was undone.
+_TAKEN: Final = "PH002"
+_BATCH_ATTEMPTS: Final = 3
 
 
 class Ledger:
@@ -84,6 +98,7 @@ class Ledger:
     def __init__(self, statements: Statements, actor: str = "payment-hub") -> None:
         self._statements = statements
         self._actor = actor
+        self._posts = Coalescer(self._post_one, self._post_group)
 
     async def quote(
         self, book: str, payer: tuple[str, str], payee: tuple[str, str], amount: Money, *, routable: bool
@@ -242,22 +257,108 @@ class Ledger:
             raise ValueError(f"a transaction has 1 to {_MAX_LEGS} legs")
         if kind == "adjust" and not reason:
             raise ValueError("an adjustment needs a reason")
-        values: dict[str, Any] = {
+        if len(legs) == 1 and kind == "post" and not conditions and not dry_run:
+            return await self._posts.do(_checked_post(Post(book, operation, legs[0], reference, reason, effective_at)))
+        values = {
             "book": book,
             "operation": _checked(operation),
             "kind": kind,
+            "debits": [str(leg.debit) for leg in legs],
+            "credits": [str(leg.credit) for leg in legs],
+            "assets": [asset_of(leg.amount.currency) for leg in legs],
+            "amounts": [leg.amount.minor for leg in legs],
             "reference": reference,
             "reason": reason,
             "effective_at": _with_zone(effective_at),
             "actor": self._actor,
+            **_conditions(conditions),
         }
-        if len(legs) == 1 and not conditions:
-            statement, values = _POST_ONE, values | _leg(legs[0])
-        elif conditions:
-            statement, values = _POST_IF, values | _legs(legs) | _conditions(conditions)
-        else:
-            statement, values = _POST, values | _legs(legs)
-        return await (self._dry_run if dry_run else self._book)("post", statement, values)
+        book_it = self._dry_run if dry_run else self._book
+        return await book_it("post", _POST_IF if conditions else _POST, values)
+
+    async def post_batch(self, posts: Sequence[Post], *, atomic: bool = False) -> Sequence[Receipt | LedgerRefused]:
+        """Book many postings, each a transaction of its own, and tell what became of each, in order.
+
+        Each is decided as if those before it were booked. A refused one does not stop the others and is asked for once
+        more by itself, after them. `atomic`: one database transaction for all; when one is refused nothing is booked,
+        and those that were not to blame are told `BatchRefused`. What was booked before is answered again in any case.
+
+        Raises `ValueError` for more than 1000 posts and for an operation that stands twice in an atomic batch, and
+        `Unavailable`, after which those that are asked for again are answered or booked.
+        """
+        if not 1 <= len(posts) <= MAX_BATCH:
+            raise ValueError(f"a batch has 1 to {MAX_BATCH} posts")
+        posts = [_checked_post(post) for post in posts]
+        if not atomic:
+            return await self._post_group(posts)
+        if len({(post.book, post.operation) for post in posts}) < len(posts):
+            raise ValueError("an operation stands twice in an atomic batch")
+        for _ in range(_BATCH_ATTEMPTS):
+            try:
+                return [_outcome(answer) for answer in await self._answers(posts, atomic=True)]
+            except psycopg.DatabaseError as error:
+                if error.sqlstate != _TAKEN:
+                    raise
+        raise Unavailable("operations of the batch are taken again and again")
+
+    async def _post_one(self, post: Post) -> Receipt:
+        return await self._book(
+            "post",
+            _POST_ONE,
+            {
+                "book": post.book,
+                "operation": post.operation,
+                "kind": "post",
+                "debit": str(post.leg.debit),
+                "credit": str(post.leg.credit),
+                "asset": asset_of(post.leg.amount.currency),
+                "amount": post.leg.amount.minor,
+                "reference": post.reference,
+                "reason": post.reason,
+                "effective_at": post.effective_at,
+                "actor": self._actor,
+            },
+        )
+
+    async def _post_group(self, posts: Sequence[Post]) -> Sequence[Receipt | LedgerRefused]:
+        try:
+            answers = await self._answers(posts, atomic=False)
+        except (InsufficientFunds, AmountNotAllowed):  # of the nets: which post it was is not told
+            answers = []
+        except psycopg.DatabaseError as error:
+            if error.sqlstate != _TAKEN:
+                raise
+            answers = []
+        outcomes: list[Receipt | LedgerRefused] = []
+        for place, post in enumerate(posts):
+            if answers and answers[place][0] is None:
+                outcomes.append(_receipt(answers[place]))
+                continue
+            try:
+                outcomes.append(await self._post_one(post))
+            except LedgerRefused as refused:
+                outcomes.append(refused)
+        return outcomes
+
+    async def _answers(self, posts: Sequence[Post], *, atomic: bool) -> list[Any]:
+        values = {
+            "books": [post.book for post in posts],
+            "operations": [post.operation for post in posts],
+            "debits": [str(post.leg.debit) for post in posts],
+            "credits": [str(post.leg.credit) for post in posts],
+            "assets": [asset_of(post.leg.amount.currency) for post in posts],
+            "amounts": [post.leg.amount.minor for post in posts],
+            "references": [post.reference for post in posts],
+            "reasons": [post.reason for post in posts],
+            "effective_at": [post.effective_at for post in posts],
+            "actor": self._actor,
+            "atomic": atomic,
+        }
+        failpoint("ledger.batch.before-commit")
+        with _nets():
+            answers = await self._statements.rows(_POST_BATCH, values)
+        failpoint("ledger.batch.after-commit")
+        return answers
 
     async def reverse(
         self,
@@ -365,6 +466,10 @@ def _nets() -> Iterator[None]:
         raise AmountNotAllowed("a balance would exceed what it can hold") from error
 
 
+def _outcome(answer: Any) -> Receipt | LedgerRefused:
+    return _receipt(answer) if answer[0] is None else REFUSALS[answer[0]](answer[1] or "")
+
+
 def _receipt(answer: Any) -> Receipt:
     _, _, transaction, booked_at, replayed = answer
     return Receipt(transaction, booked_at, replayed)
@@ -400,22 +505,11 @@ def _conditions(conditions: Sequence[Condition]) -> dict[str, list[Any] | None]:
     }
 
 
-def _leg(leg: Leg) -> dict[str, Any]:
-    return {
-        "debit": str(leg.debit),
-        "credit": str(leg.credit),
-        "asset": asset_of(leg.amount.currency),
-        "amount": leg.amount.minor,
-    }
-
-
-def _legs(legs: Sequence[Leg]) -> dict[str, Any]:
-    return {
-        "debits": [str(leg.debit) for leg in legs],
-        "credits": [str(leg.credit) for leg in legs],
-        "assets": [asset_of(leg.amount.currency) for leg in legs],
-        "amounts": [leg.amount.minor for leg in legs],
-    }
+def _checked_post(post: Post) -> Post:
+    _checked(post.operation)
+    _positive(post.leg.amount)
+    _with_zone(post.effective_at)
+    return post
 
 
 def _with_zone(moment: datetime | None) -> datetime | None:

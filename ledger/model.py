@@ -109,6 +109,18 @@ class Leg:
 
 
 @dataclass(frozen=True, slots=True)
+class Post:
+    """One posting of a batch, a transaction of its own. `effective_at` (with a zone) is the value date."""
+
+    book: str
+    operation: str
+    leg: Leg
+    reference: str | None = None
+    reason: str | None = None
+    effective_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What must hold of an account, in the moment of booking and before it, for an operation to be done at all.
 
@@ -354,6 +366,12 @@ class ConditionUnmet(LedgerRefused):
     code = "condition-unmet"
 
 
+class BatchRefused(LedgerRefused):
+    """Nothing speaks against this posting, but another one of its atomic batch was refused."""
+
+    code = "batch-refused"
+
+
 REFUSALS: Final = {
     refusal.code: refusal
     for refusal in (
@@ -372,6 +390,7 @@ REFUSALS: Final = {
         NotReversible,
         AlreadyReversed,
         ConditionUnmet,
+        BatchRefused,
     )
 }
 """The class of each refusal by the word the database answers."""

@@ -256,11 +256,12 @@ BEGIN
     RETURN v_answer;
 END $$;
 
--- What an operation that posts asks for. The value date is hashed in one zone, whatever the session's.
+-- What an operation that posts asks for. The value date is hashed in one zone, whatever the session's. Not IMMUTABLE, as
+-- jsonb_build_array is not: a promise beyond what is in it would keep it from being inlined.
 CREATE FUNCTION ledger.post_hash(
     p_kind text, p_debits text[], p_credits text[], p_assets text[], p_amounts bigint[], p_reference text, p_reason text,
     p_effective_at timestamptz, p_meta jsonb) RETURNS bytea
-LANGUAGE sql IMMUTABLE AS $$
+LANGUAGE sql STABLE AS $$
     SELECT sha256(convert_to(jsonb_build_array(p_kind, p_debits, p_credits, p_assets, p_amounts, p_reference, p_reason,
                                                p_effective_at AT TIME ZONE 'UTC', p_meta)::text, 'UTF8'))
 $$;
@@ -667,8 +668,8 @@ DECLARE
     v_book      bigint;
     v_dr        bigint;
     v_cr        bigint;
-    v_dr_shared boolean;
-    v_cr_shared boolean;
+    v_dr_shared boolean := strpos(p_debit, ':') = 0;
+    v_cr_shared boolean := strpos(p_credit, ':') = 0;
     v_dr_seq    bigint;
     v_cr_seq    bigint;
     v_dr_after  bigint;
@@ -676,13 +677,14 @@ DECLARE
     v_plain     boolean;
     v_answer    ledger.answer;
 BEGIN
-    SELECT k.id INTO v_book FROM ledger.book k WHERE k.code = p_book;
-    SELECT a.id, a.owner_type = 'book' INTO v_dr, v_dr_shared FROM ledger.account a
-     WHERE a.book_id = v_book AND a.kind = split_part(p_debit, ':', 1) AND a.owner_id = ledger.owner_of(p_debit)
-       AND a.asset = p_asset AND a.shard = 0;
-    SELECT a.id, a.owner_type = 'book' INTO v_cr, v_cr_shared FROM ledger.account a
-     WHERE a.book_id = v_book AND a.kind = split_part(p_credit, ':', 1) AND a.owner_id = ledger.owner_of(p_credit)
-       AND a.asset = p_asset AND a.shard = 0;
+    SELECT k.id,
+           (SELECT a.id FROM ledger.account a
+             WHERE a.book_id = k.id AND a.kind = split_part(p_debit, ':', 1) AND a.owner_id = ledger.owner_of(p_debit)
+               AND a.asset = p_asset AND a.shard = 0),
+           (SELECT a.id FROM ledger.account a
+             WHERE a.book_id = k.id AND a.kind = split_part(p_credit, ':', 1) AND a.owner_id = ledger.owner_of(p_credit)
+               AND a.asset = p_asset AND a.shard = 0)
+      INTO v_book, v_dr, v_cr FROM ledger.book k WHERE k.code = p_book;
     -- Customers first, in the order of their ids. A floor of an account of the book itself is kept by the table's own check.
     IF NOT v_dr_shared OR NOT v_cr_shared THEN
         SELECT bool_and(l.free) INTO v_plain
@@ -776,17 +778,20 @@ DECLARE
     d          integer;
     c          integer;
 BEGIN
-    SELECT array_agg(k.id ORDER BY u.n), array_agg(a.id ORDER BY u.n), array_agg(z.id ORDER BY u.n),
+    -- Sub-selects, not joins: of a join the planner looks up a young book's accounts by the book alone.
+    SELECT array_agg(u.book_id ORDER BY u.n), array_agg(u.dr ORDER BY u.n), array_agg(u.cr ORDER BY u.n),
            array_agg(u.turn > 1 ORDER BY u.n)
       INTO v_book, v_dr, v_cr, v_again
-      FROM (SELECT u.*, row_number() OVER (PARTITION BY u.book, u.operation ORDER BY u.n) AS turn
+      FROM (SELECT u.n, k.id AS book_id, row_number() OVER (PARTITION BY u.book, u.operation ORDER BY u.n) AS turn,
+                   (SELECT a.id FROM ledger.account a
+                     WHERE a.book_id = k.id AND a.kind = split_part(u.debit, ':', 1)
+                       AND a.owner_id = ledger.owner_of(u.debit) AND a.asset = u.asset AND a.shard = 0) AS dr,
+                   (SELECT a.id FROM ledger.account a
+                     WHERE a.book_id = k.id AND a.kind = split_part(u.credit, ':', 1)
+                       AND a.owner_id = ledger.owner_of(u.credit) AND a.asset = u.asset AND a.shard = 0) AS cr
               FROM unnest(p_books, p_operations, p_debits, p_credits, p_assets)
-                   WITH ORDINALITY AS u (book, operation, debit, credit, asset, n)) u
-      LEFT JOIN ledger.book k ON k.code = u.book
-      LEFT JOIN ledger.account a ON a.book_id = k.id AND a.kind = split_part(u.debit, ':', 1)
-                                AND a.owner_id = ledger.owner_of(u.debit) AND a.asset = u.asset AND a.shard = 0
-      LEFT JOIN ledger.account z ON z.book_id = k.id AND z.kind = split_part(u.credit, ':', 1)
-                                AND z.owner_id = ledger.owner_of(u.credit) AND z.asset = u.asset AND z.shard = 0;
+                   WITH ORDINALITY AS u (book, operation, debit, credit, asset, n)
+              LEFT JOIN ledger.book k ON k.code = u.book) u;
     PERFORM 1 FROM ledger.balance b JOIN ledger.account a ON a.id = b.account_id AND a.owner_type <> 'book'
       WHERE b.account_id = ANY (v_dr || v_cr) ORDER BY b.account_id FOR NO KEY UPDATE OF b;
     -- After the lock, so that what is read is what is there.

@@ -16,9 +16,3 @@ ALTER TABLE ledger.chart ADD COLUMN auto_create_for text NOT NULL DEFAULT 'book'
     CHECK (auto_create_for IN ('book', 'customer'));
 COMMENT ON COLUMN ledger.chart.auto_create IS 'Accounts of this kind are opened on first use.';
 COMMENT ON COLUMN ledger.chart.auto_create_for IS 'book: only the one account of the book itself; customer: an account per owner.';
-
--- These two checks lock a parent row per inserted row, and the book's is one row for all payments. A sixth of a posting went
--- there. The functions take both ids from the very rows, which are append-only and so cannot go away, and the auditor
--- compares them again. A posting's transaction and accounts stay foreign keys: they cost little and keep currencies apart.
-ALTER TABLE ledger.txn DROP CONSTRAINT txn_book_id_fkey;
-ALTER TABLE ledger.outbox DROP CONSTRAINT outbox_txn_id_fkey;
