@@ -120,9 +120,10 @@ async def lines(connection: AsyncConnection[Any], members: Multirange[int], cont
         "SELECT t.id, {txn}, "
         "coalesce((SELECT array_agg({posting} ORDER BY p.leg) FROM ledger.posting p WHERE p.txn_id = t.id), '{{}}'), "
         "(SELECT {hold} FROM ledger.hold h WHERE h.id = t.id) "
-        "FROM unnest(%s::int8multirange) m JOIN ledger.txn t ON t.id >= lower(m) AND t.id < upper(m) ORDER BY t.id"
+        "FROM ledger.txn t WHERE t.id = ANY (%s) ORDER BY t.id"
     ).format(txn=row("txn", "t"), posting=row("posting", "p"), hold=row("hold", "h"))
-    cursor = await connection.execute(query, [members])
+    numbers = [number for part in members for number in range(part.lower or 0, part.upper or 0)]
+    cursor = await connection.execute(query, [numbers])
     return [(row[0], row[1], row[2], row[3]) for row in await cursor.fetchall()]
 
 
@@ -156,7 +157,8 @@ _WITHOUT_OLD_GAPS: Final = (
 # First what came late into the gaps, then what is new.
 _UNSEALED: Final = (
     "SELECT t.id FROM unnest(int8multirange(int8range(1, coalesce(upper(%(covered)s::int8multirange), 1))) "
-    "- %(covered)s::int8multirange) g JOIN ledger.txn t ON t.id >= lower(g) AND t.id < upper(g) "
+    "- %(covered)s::int8multirange) g CROSS JOIN LATERAL (SELECT t.id FROM ledger.txn t "
+    "WHERE t.id >= lower(g) AND t.id < upper(g) ORDER BY t.id LIMIT %(limit)s) t "
     "UNION ALL (SELECT t.id FROM ledger.txn t WHERE t.id >= coalesce(upper(%(covered)s::int8multirange), 1) "
     "ORDER BY t.id LIMIT %(limit)s) ORDER BY 1 LIMIT %(limit)s"
 )

@@ -42,7 +42,8 @@ _SENT: Final = "SELECT sent FROM ledger.outbox_cursor WHERE consumer = %(consume
 _WAITING: Final = (
     "WITH waiting AS ("
     "SELECT o.* FROM unnest(int8multirange(int8range(1, coalesce(upper(%(sent)s::int8multirange), 1))) "
-    "- %(sent)s::int8multirange) g JOIN ledger.outbox o ON o.id >= lower(g) AND o.id < upper(g) "
+    "- %(sent)s::int8multirange) g CROSS JOIN LATERAL (SELECT * FROM ledger.outbox o "
+    "WHERE o.id >= lower(g) AND o.id < upper(g) ORDER BY o.id LIMIT %(limit)s) o "
     "UNION ALL (SELECT o.* FROM ledger.outbox o WHERE o.id >= coalesce(upper(%(sent)s::int8multirange), 1) "
     "ORDER BY o.id LIMIT %(limit)s) ORDER BY 1 LIMIT %(limit)s) "
     "SELECT w.id, w.topic, w.key, k.code, t.id, t.idem_key, t.kind, t.ext_ref, t.reason_code, t.booked_at, "

@@ -160,7 +160,7 @@ _BETWEEN: Final = (
     "(SELECT one.id, e.* FROM one CROSS JOIN LATERAL "
     "ledger.entries_between(one.id, %(from)s, %(to)s, %(axis)s) e WHERE e.seq < %(before)s "
     "ORDER BY e.seq DESC LIMIT %(limit)s) e "
-    "JOIN ledger.entry v ON v.account_id = e.id AND v.seq = e.seq "
+    "CROSS JOIN LATERAL (SELECT * FROM ledger.entry v WHERE v.account_id = e.id AND v.seq = e.seq OFFSET 0) v "
     "JOIN ledger.txn t ON t.id = e.txn_id JOIN ledger.account c ON c.id = v.contra_id ORDER BY e.seq DESC"
 )
 _EDGES: Final = (

@@ -33,7 +33,7 @@ class LedgerSettings(Settings):
     seal_every_seconds: float = Field(default=10.0, gt=0)
     """How often what was booked is sealed into the chain of hashes."""
 
-    snapshot_every_seconds: float = Field(default=60.0, gt=0)
+    snapshot_every_seconds: float = Field(default=10.0, gt=0)
     """How often it is looked whether balances are to be kept for questions about the past: once a day for every
     account, more often for the book's own."""
 

@@ -21,7 +21,7 @@ from hub.telemetry import logger
 GRACE: Final = timedelta(seconds=30)
 """How long before now an instant must lie: what took its time before it has shown itself since."""
 
-BUSY: Final = 5000
+BUSY: Final = 1000
 """Sides on an account of the book itself after which it is kept once more before midnight."""
 
 _MISSED: Final = 31  # midnights that are made up for after an outage; older questions take a little longer

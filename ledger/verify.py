@@ -192,7 +192,9 @@ _CHECKS: Final[Mapping[str, LiteralString]] = {
           FROM (SELECT coalesce(range_agg(b.members), '{}') AS sealed, max(b.sealed_at) AS last
                   FROM ledger.chain_block b) c
           CROSS JOIN LATERAL unnest('{[1,)}'::int8multirange - c.sealed) g
-          JOIN ledger.txn t ON t.id >= lower(g) AND (upper_inf(g) OR t.id < upper(g))
+          CROSS JOIN LATERAL (SELECT t.* FROM ledger.txn t
+                               WHERE t.id >= lower(g) AND t.id < coalesce(upper(g), 9223372036854775807)
+                               ORDER BY t.id LIMIT 1000) t
          WHERE t.booked_at < c.last - interval '1 hour'
         UNION ALL
         SELECT false, b.seq, NULL FROM ledger.chain_block b""",

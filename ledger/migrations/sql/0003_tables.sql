@@ -49,7 +49,7 @@ COMMENT ON COLUMN ledger.outbox_cursor.sent IS 'The outbox rows that the consume
 -- Rows lie in the order of their time, nearly: a summary per block of rows is enough, and costs a write almost nothing.
 CREATE INDEX txn_booked ON ledger.txn USING brin (booked_at) WITH (pages_per_range = 16, autosummarize = on);
 -- The transactions whose value date is not their booking date; the functions below name the same minute.
-CREATE INDEX txn_value_dated ON ledger.txn (book_id, id)
+CREATE INDEX txn_value_dated ON ledger.txn (book_id, effective_at, booked_at, id)
     WHERE booked_at - effective_at NOT BETWEEN interval '-1 minute' AND interval '1 minute';
 
 DO $$
