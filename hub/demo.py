@@ -40,6 +40,9 @@ from ledger.verify import Report, verify
 _FINAL: Final = frozenset({TransferState.COMMITTED, TransferState.ABORTED, TransferState.RETURNED})
 _OUTAGE_SECONDS: Final = 6
 _PATIENCE_SECONDS: Final = 120
+_DEPOSIT: Final = "250.00"
+_DEPOSIT_TO: Final = "646180157000000017"
+"""Ana's CLABE in examples/seed.json."""
 
 
 class DemoFailed(Exception):
@@ -161,6 +164,7 @@ class Demo:
         self._began = time.monotonic()
         self._report: Report | None = None
         self._books: tuple[int, int] = (0, 0)
+        self._deposited = False
 
     def run(self) -> None:
         """Everything that is shown, in order."""
@@ -191,6 +195,7 @@ class Demo:
                 for shown in self._payments:
                     group.create_task(self._live(shown))
                     await asyncio.sleep(0.15)
+            await self._deposit()
             for shown in self._payments:
                 shown.effect = await self._effect(shown)
             self._books = await self._at_stp(), await self._over_stp()
@@ -254,7 +259,8 @@ class Demo:
                 if found["transferState"] != shown.state:
                     shown.state, shown.reason = found["transferState"], found.get("reason") or ""
                     self._say(shown.key, f"{shown.state} {shown.reason.replace('none', '')}".rstrip())
-                if shown.state in _FINAL:
+                # What comes back after it settled has two ends, one after the other.
+                if shown.state in _FINAL and (shown.event != "late" or shown.state == shown.expected[0]):
                     return
             await asyncio.sleep(0.1)
 
@@ -300,8 +306,33 @@ class Demo:
         found: list[dict[str, Any]] = answer.json()["orders"]
         return found
 
+    async def _deposits(self) -> list[dict[str, Any]]:
+        answer = await self._http.get(f"{self._urls['stp_simulator']}/control/deposits")
+        found: list[dict[str, Any]] = answer.json()["deposits"]
+        return found
+
     async def _at_stp(self) -> int:
-        return sum(order["centavos"] for order in await self._orders() if order["estado"] == "LQ")
+        """Minor units that STP's book says left, less what came in."""
+        left = sum(order["centavos"] for order in await self._orders() if order["estado"] == "LQ")
+        came = sum(deposit["centavos"] for deposit in await self._deposits() if deposit["estado"] == "CCO")
+        return int(left - came)
+
+    async def _deposit(self) -> None:
+        """Money comes in over STP for a customer of ours, and is told three times."""
+        key = f"DEMO/{self._run}"
+        arrived = {"claveRastreo": key, "monto": _DEPOSIT, "cuentaBeneficiario": _DEPOSIT_TO, "times": 3}
+        told = await self._http.post(f"{self._urls['stp_simulator']}/control/deposits", json=arrived)
+        told.raise_for_status()
+        self._say("deposit", f"{_DEPOSIT} MXN come in for {_DEPOSIT_TO}")
+        end = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < end:
+            found = next(deposit for deposit in await self._deposits() if deposit["claveRastreo"] == key)
+            if found["estado"] != "R" and found["posts"] >= arrived["times"]:
+                self._deposited = found["estado"] == "CCO"
+                self._say("deposit", "credited once" if self._deposited else "sent back")
+                return
+            await asyncio.sleep(0.1)
+        raise DemoFailed("deposit: STP was not answered")
 
     # --- Our book
 
@@ -318,8 +349,9 @@ class Demo:
             with suppress(httpx.HTTPStatusError):  # a book that never paid over STP has no such account
                 found = await self._ledger(tenant, f"/ledger/accounts/{AccountKind.STP_SETTLEMENT}/balances")
                 for one in found["balances"]:
-                    # Our money at STP: it only goes out here, so the balance is below zero.
-                    total += Money.parse(one["booked"].removeprefix("-"), one["currency"]).minor
+                    # Our money at STP: more goes out here than comes in, so the balance is below zero.
+                    amount = Money.parse(one["booked"].removeprefix("-"), one["currency"]).minor
+                    total += amount if one["booked"].startswith("-") else -amount
         return total
 
     async def _effect(self, shown: Shown) -> str:
@@ -335,6 +367,8 @@ class Demo:
             for posting in transaction["postings"]
             if posting["debit"].startswith(f"{AccountKind.CUSTOMER_DEPOSIT}:")
         ]
+        if any(transaction["kind"] == "reverse" for transaction in found):
+            return "taken, then given back"
         if paid:
             return f"-{sum(paid[1:], paid[0])}, {len(paid)} postings"
         return " and ".join(transaction["kind"] for transaction in found) or "none"
@@ -408,6 +442,7 @@ class Demo:
                 for shown in self._payments
             ],
             "ledger": self._report.as_json() if self._report else None,
+            "deposit_credited": self._deposited,
             "stp_book": at_stp,
             "ledger_over_stp": here,
             "urls": dict(self._urls),
@@ -422,6 +457,8 @@ class Demo:
         ]
         if self._report is None or not self._report.sound:
             problems.append(str(self._report))
+        if not self._deposited:
+            problems.append("the deposit was not credited")
         if self._books[0] != self._books[1]:
             problems.append(f"STP's book holds {self._books[0]}, the ledger {self._books[1]} minor units")
         if problems:
