@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from connectors.stp.connector import CONNECTOR
-from connectors.stp.model import InquireOrder, SendOrder
+from connectors.stp.model import InquireOrder, ReturnDeposit, SendOrder
 from hub.testing import Completed, Failed, Thrown, run
 
 
@@ -62,10 +62,9 @@ async def test_an_open_order_leaves_the_outcome_empty(rail):
 
 
 def test_the_connector_names_its_parts():
-    assert CONNECTOR.jobs == (InquireOrder, SendOrder)
+    assert {SendOrder, InquireOrder, ReturnDeposit} <= set(CONNECTOR.jobs)
     assert set(CONNECTOR.services) == {"stp-callbacks", "stp-simulator"}
 
 
 def test_jobs_outlast_the_slowest_outside_call():
-    assert SendOrder.timeout.total_seconds() >= 60
-    assert InquireOrder.timeout.total_seconds() >= 60
+    assert all(job.timeout.total_seconds() >= 60 for job in (SendOrder, InquireOrder, ReturnDeposit))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from connectors.stp.connector import profiles
 from connectors.stp.model import StpConfigurationError
 from connectors.stp.settings import StpCallbackSettings, StpSettings
+from connectors.stp.tenants import profiles
 from hub.settings import SettingsError, read
 from hub.transfer import TenantId
 
