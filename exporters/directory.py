@@ -29,13 +29,12 @@ class Identity(NamedTuple):
 UNKNOWN_ROOT: Final = Identity(None, None, "", own=False)
 
 
+_STARTS: Final = {"MESSAGE_START_EVENT_SUBSCRIPTION": "CORRELATED", "PROCESS_INSTANCE_CREATION": "CREATED"}
+
+
 def is_start(record: Record) -> bool:
     """Whether this record starts an instance that nobody called."""
-    kind = (record.value_type, record.intent)
-    return record.record_type == "EVENT" and kind in {
-        ("MESSAGE_START_EVENT_SUBSCRIPTION", "CORRELATED"),
-        ("PROCESS_INSTANCE_CREATION", "CREATED"),
-    }
+    return _STARTS.get(record.value_type) == record.intent and record.record_type == "EVENT"
 
 
 def is_call(record: Record) -> bool:

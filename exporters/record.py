@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from pydantic_core import from_json
@@ -67,11 +68,13 @@ class Record:
     rejection_reason: str
     source_position: int
     value: dict[str, Any]
+    version: int = 0
+    """Grows with each record of a partition, over all epochs. Set by the sifter."""
 
-    @property
-    def version(self) -> int:
-        """Grows with each record of a partition, over all epochs."""
-        return self.epoch << EPOCH_BITS | self.position
+    def in_epoch(self, epoch: int) -> None:
+        """Say which life of the log the record belongs to."""
+        self.epoch = epoch
+        self.version = epoch << EPOCH_BITS | self.position
 
     @property
     def at(self) -> str:
@@ -83,6 +86,7 @@ class Record:
         return f"{self.epoch}-{key}"
 
 
+@lru_cache(maxsize=1024)  # what one command does, the engine writes in one millisecond
 def instant(milliseconds: int) -> str:
     """A moment of the engine as RFC 3339 text."""
     moment = _BEGINNING + timedelta(milliseconds=milliseconds)

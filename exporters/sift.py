@@ -81,7 +81,7 @@ class Sifter:
             reached.epoch += 1
         reached.position = record.position
         reached.timestamp = max(reached.timestamp, record.timestamp)
-        record.epoch = reached.epoch
+        record.in_epoch(reached.epoch)
         self.passed.append(record)
         return TAKEN
 

@@ -1,0 +1,260 @@
+"""B7: how fast records become views, against writing the same documents with nothing in front of it.
+
+    python -m benchmarks.b7_streamer [--data-dir FOLDER] [--records 40000] [--rounds 3] [--json]
+
+*stream* is what an exporter does: records out of Kafka, sifted, folded, written in bulk, offsets committed. *raw bulk*
+sends the very documents that the fold makes, encoded beforehand, with the same versions in the same batches. Both
+alternate in one run, each time into new indexes. *fold* is the part in between alone, without Kafka and Elasticsearch.
+Records are those of settled payments that the real engine once exported, multiplied. The stack of the folder is used,
+else one is started for this run. Target: stream >= 0.85 of the raw bulk, and >= 20 000 records/s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from elasticsearch import Elasticsearch
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
+from rich.console import Console
+from rich.table import Table
+
+from exporters.documents import Documents, Nothing
+from exporters.elastic import ElasticSink, Generation, Indexes, Patience, open_client
+from exporters.kafka_source import DeadLetters, KafkaSource
+from exporters.pipeline import Encoded, Pipeline
+from exporters.record import TAKEN
+from exporters.settings import ExportSettings
+from exporters.sift import RawMessage, Sifter
+from exporters.streamer import Session
+from exporters.views import VIEWS, View
+from hub.stack.state import load_state
+
+CAPTURED: Final = Path(__file__).parents[1] / "tests" / "exporters" / "records.jsonl.gz"
+PAYMENTS: Final = 7
+"""The captured payments that are multiplied: the first ones, which nothing disturbed."""
+
+BATCH: Final = 1000
+
+
+@dataclass
+class Result:
+    """One view's figures, in records per second."""
+
+    view: str
+    records: int
+    documents: int
+    megabytes: float
+    stream: list[int]
+    raw_bulk: list[int]
+    """Records per second as if the documents came from nowhere."""
+    fold: list[int]
+    load_before: float
+
+    @property
+    def ratio(self) -> float:
+        """Median of the rounds."""
+        return statistics.median(ours / bare for ours, bare in zip(self.stream, self.raw_bulk, strict=True))
+
+
+def records(number: int) -> list[RawMessage]:
+    """That many records of the engine, of as many payments as it takes."""
+    story = _story()
+    messages: list[RawMessage] = []
+    copy, position = 0, 0
+    while len(messages) < number:
+        copy += 1
+        for text in story:
+            position += 1
+            messages.append(_copied(text, copy, position))
+    return messages[:number]
+
+
+def _copied(text: str, copy: int, position: int) -> RawMessage:
+    """A record with other keys, payment and position."""
+    text = re.sub(r"22517998[0-9]{8}", lambda key: str(int(key[0]) + copy * 10**6), text)
+    text = re.sub(r"01a1fd0d(?=-[0-9a-f]{4}-)", f"{copy:08x}", text)
+    text = re.sub(r'"position":[0-9]+', f'"position":{position}', text)
+    return f'{{"partitionId":1,"position":{position}}}'.encode(), text.encode()
+
+
+def _story() -> list[str]:
+    told: list[str] = []
+    ours: set[int] = set()
+    starts = 0
+    for line in gzip.decompress(CAPTURED.read_bytes()).decode().splitlines():
+        record = json.loads(line)
+        value = record["value"]
+        if record["valueType"] == "MESSAGE_START_EVENT_SUBSCRIPTION" and record["intent"] == "CORRELATED":
+            starts += 1
+            if starts > PAYMENTS:
+                break
+            ours.add(value["processInstanceKey"])
+        if value.get("parentProcessInstanceKey") in ours:
+            ours.add(value["processInstanceKey"])
+        if value.get("processInstanceKey") in ours:
+            told.append(line)
+    return told
+
+
+class Bench:
+    """One view on one stack."""
+
+    def __init__(self, view: View, client: Elasticsearch, servers: str) -> None:
+        self._view = view
+        self._client = client
+        self._servers = servers
+        self._run = f"bench-{uuid.uuid4().hex[:8]}"
+        self._settings = ExportSettings(
+            topic=self._run, dead_letter_topic=f"{self._run}-dead", index_prefix=self._run, batch_records=BATCH
+        )
+        self._indexes = Indexes(client, view, self._run)
+        self._patience = Patience(threading.Event())
+
+    def measure(self, messages: Sequence[RawMessage], rounds: int) -> Result:
+        load, size = os.getloadavg()[0], 0
+        self._fill(messages)
+        self._indexes.put_templates()
+        batches, _ = self._fold(messages)
+        documents = sum(len(batch) for batch in batches)
+        size = sum(len(one.body) for batch in batches for one in batch)
+        result = Result(self._view.name, len(messages), documents, size / 1e6, [], [], [], load)
+        try:
+            for _ in range(rounds):
+                for figures, side in ((result.raw_bulk, self._raw), (result.stream, self._stream)):
+                    generation = self._indexes.create(self._indexes.newest() + 1)
+                    seconds = side(generation, batches)
+                    figures.append(round(len(messages) / seconds))
+                    self._indexes.drop(generation.number)
+                result.fold.append(round(len(messages) / self._fold(messages)[1]))
+        finally:
+            self._clear()
+        return result
+
+    def _fill(self, messages: Sequence[RawMessage]) -> None:
+        admin = KafkaAdminClient(bootstrap_servers=self._servers.split(","))
+        admin.create_topics({self._run: {"num_partitions": 1, "replication_factor": 1}})
+        admin.close()
+        producer = KafkaProducer(bootstrap_servers=self._servers.split(","), batch_size=262_144, linger_ms=20)
+        for key, value in messages:
+            producer.send(self._run, key=key, value=value)
+        producer.flush()
+        producer.close()
+
+    def _fold(self, messages: Sequence[RawMessage]) -> tuple[list[list[Encoded]], float]:
+        documents = Documents(Nothing(), self._settings.documents_in_memory)
+        pipeline = Pipeline(Sifter(), self._view.fold(documents, self._settings))
+        batches: list[list[Encoded]] = []
+        began = time.perf_counter()
+        for begin in range(0, len(messages), BATCH):
+            folded = pipeline.fold(messages[begin : begin + BATCH])
+            if pipeline.settle(folded, [TAKEN] * len(folded.documents)):
+                raise RuntimeError("a record was not understood")
+            batches.append(folded.documents)
+        return batches, time.perf_counter() - began
+
+    def _raw(self, generation: Generation, batches: Sequence[Sequence[Encoded]]) -> float:
+        sink = ElasticSink(self._client, generation, self._patience, self._settings.batch_bytes)
+        began = time.perf_counter()
+        for batch in batches:
+            sink.accept(batch)
+        return time.perf_counter() - began
+
+    def _stream(self, generation: Generation, batches: Sequence[Sequence[Encoded]]) -> float:  # noqa: ARG002
+        letters = DeadLetters(self._servers, self._settings.dead_letter_topic, self._view.name)
+        source = KafkaSource(self._servers, self._settings.topic, generation.group, BATCH)
+        session = Session(
+            source=source,
+            letters=letters,
+            client=self._client,
+            generation=generation,
+            settings=self._settings,
+            patience=self._patience,
+        )
+        began = time.perf_counter()
+        try:
+            session.replay()
+            return time.perf_counter() - began
+        finally:
+            session.close()
+
+    def _clear(self) -> None:
+        for family in self._view.families:
+            self._client.indices.delete_index_template(name=f"{self._run}-{family}")
+        admin = KafkaAdminClient(bootstrap_servers=self._servers.split(","))
+        admin.delete_topics([self._run])
+        admin.close()
+
+
+@contextmanager
+def stack(given: Path | None) -> Iterator[Path]:
+    """The data folder of a stack with Kafka and Elasticsearch."""
+    if given is not None:
+        yield given
+        return
+    with tempfile.TemporaryDirectory(prefix="payhub-bench-", ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)  # the servers run as another user when we are root
+        command = [sys.executable, "-m", "hub.stack"]
+        choices = ["--detach", "--free-ports", "--profile", "minimal", "--bound-to", str(os.getpid())]
+        subprocess.run([*command, "up", *choices, "--data-dir", name], check=True, stdout=sys.stderr)
+        try:
+            yield Path(name)
+        finally:
+            subprocess.run([*command, "down", "--data-dir", name], check=True, stdout=sys.stderr)
+
+
+def main() -> None:
+    """Measure both views and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--records", type=int, default=40_000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--view", choices=list(VIEWS), action="append")
+    parser.add_argument("--json", action="store_true")
+    chosen = parser.parse_args()
+    messages = records(chosen.records)
+    with stack(chosen.data_dir) as folder:
+        state = load_state(folder)
+        if state is None:
+            raise SystemExit(f"there is no stack in {folder}")
+        client = open_client(state.address("elasticsearch"))
+        results = [
+            Bench(VIEWS[name], client, state.address("kafka")).measure(messages, chosen.rounds)
+            for name in chosen.view or VIEWS
+        ]
+        client.close()
+    if chosen.json:
+        print(json.dumps([asdict(one) | {"ratio": one.ratio} for one in results]))
+        return
+    table = Table(title=f"{chosen.records} records, {os.cpu_count()} cores")
+    for column in ("view", "stream/s", "raw bulk/s", "ratio", "fold alone/s", "documents", "MB", "load before"):
+        table.add_column(column)
+    for one in results:
+        figures: list[Any] = [one.view, _span(one.stream), _span(one.raw_bulk), f"{one.ratio:.2f}", _span(one.fold)]
+        figures += [str(one.documents), f"{one.megabytes:.1f}", f"{one.load_before:.1f}"]
+        table.add_row(*figures)
+    Console().print(table)
+
+
+def _span(figures: Sequence[int]) -> str:
+    return f"{statistics.median(figures):.0f} ({min(figures)} to {max(figures)})"
+
+
+if __name__ == "__main__":
+    main()
