@@ -41,7 +41,7 @@ async def test_everything_that_came_to_nothing_waits_for_a_person(rail, monkeypa
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_the_command_lists_them(migrated_url, monkeypatch, tmp_path, flags):
     monkeypatch.setenv("PAYHUB_DATABASE_URL", migrated_url)
-    command = ["stp", "inbox", "--result", "failed", "--data-dir", str(tmp_path), *flags]
+    command = ["stp", "inbox", "--before", "1", "--data-dir", str(tmp_path), *flags]
     listed = CliRunner().invoke(app, command)
     assert listed.exit_code == 0, listed.output
     assert json.loads(listed.output) == {"callbacks": []} if flags else "Nothing waits for a person." in listed.output
