@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import httpx
 import pytest
@@ -337,3 +340,53 @@ def test_fineract_needs_an_address_and_a_user(monkeypatch):
     monkeypatch.setenv("PAYHUB_AMS_FINERACT_BASE_URL", "bank.example")
     with pytest.raises(SettingsError, match="PAYHUB_AMS_FINERACT_BASE_URL"):
         read(FineractSettings)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whatever_fails_and_however_often_no_money_appears_or_disappears(fineract, monkeypatch, seed):
+    """Sixteen payments at once on one account that cannot pay all of them, while one call in three goes wrong."""
+    chance = random.Random(seed)
+    await fineract.open(
+        {"id": "ana", "opening_balance": "200.00"}, {"id": "bruno"}, fees=[{"currency": "MXN", "fixed": "1.00"}]
+    )
+    faults = ("lose-answer", "lose-request", "error", "error-after", "garbage", "conflict")
+
+    def misfortune(_operation: str, _code: str | None) -> dict[str, str]:
+        return {"do": chance.choice(faults)} if chance.random() < 1 / 3 else {}
+
+    monkeypatch.setattr(fineract.simulator, "rule", misfortune)
+    accounts, tenant = fineract.accounts, fineract.tenant
+    anas, brunos = 20_000, 0
+
+    async def patiently(step: Callable[..., Awaitable[None]], *arguments: Any, **named: Any) -> None:
+        for _ in range(200):
+            try:
+                return await step(tenant, *arguments, **named)
+            except (Unavailable, Uncertain):
+                await asyncio.sleep(0)
+        raise AssertionError("never done")
+
+    async def pay(number: int) -> None:
+        nonlocal anas, brunos
+        payment, amount = PaymentId(f"walk-{seed}-{number}-{tenant}"), Money(chance.randint(500, 4000), "MXN")
+        path = chance.choice(["capture", "release", "book", "credit", "capture-reverse", "book-reverse"])
+        if path == "credit":
+            await patiently(accounts.credit, payment, "ana", amount)
+            anas += amount.minor
+            return
+        try:
+            await patiently(accounts.hold, payment, "ana", amount, mxn("1"))
+        except InsufficientFunds:
+            return
+        end, _, reversal = path.partition("-")
+        await patiently(getattr(accounts, end), payment, *(("bruno",) if end == "book" else ()))
+        if reversal:
+            await patiently(accounts.reverse, payment, reason="operator")
+        elif end != "release":
+            anas -= amount.minor + 100
+            brunos += amount.minor if end == "book" else 0
+
+    await asyncio.gather(*(pay(number) for number in range(16)))
+    monkeypatch.undo()
+    assert await booked_and_held(fineract) == (Money(anas, "MXN").decimal(), "0.00")
+    assert await booked_and_held(fineract, "bruno") == (Money(brunos, "MXN").decimal(), "0.00")
