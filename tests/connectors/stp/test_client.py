@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ssl
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 from connectors.stp import transport
 from connectors.stp.client import open_stp
@@ -245,6 +253,52 @@ async def test_a_caller_that_is_cancelled_leaves_no_answer_to_the_next(key_files
         await asyncio.gather(late, return_exceptions=True)
         assert not stp._orders._idle
         assert (await stp.register('{"other":1}')).outcome is SendOutcome.ACCEPTED
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory):
+    """A certificate for 127.0.0.1 that signs itself, and its key: as STP's demonstration environment had one."""
+    key = rsa.generate_private_key(65537, 2048)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    made = (
+        x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(7)
+        .not_valid_before(datetime.now(UTC) - timedelta(days=1)).not_valid_after(datetime.now(UTC) + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("tls")
+    (folder / "cert.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    form, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, form, plain))
+    return folder
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+async def test_over_tls_an_order_goes_only_to_whom_we_trust(certificate, key_files, trusted):
+    asked = []
+
+    async def good(reader, writer):
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                asked.append(await _request(reader))
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n" + RIGHT)
+                await writer.drain()
+        writer.close()
+
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    serving.load_cert_chain(certificate / "cert.pem", certificate / "key.pem")
+    server = await asyncio.start_server(good, "127.0.0.1", 0, ssl=serving)
+    settings = StpSettings(
+        base_url=f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/prefix", company="T",
+        payer_account="646180110400000007", private_key_file=key_files[0],
+        ca_file=certificate / "cert.pem" if trusted else None,
+    )  # fmt: skip
+    async with open_stp(settings) as stp:
+        outcomes = [(await stp.register("{}")).outcome for _ in range(2)]
+    server.close()
+    assert outcomes == [SendOutcome.ACCEPTED if trusted else SendOutcome.NOT_SENT] * 2
+    assert [head.split(b" ")[1] for head, _ in asked] == [b"/prefix/speiws/rest/ordenPago/registra"] * (2 * trusted)
 
 
 async def test_an_answer_that_nobody_asked_for_is_not_taken_for_the_next_one(key_files):

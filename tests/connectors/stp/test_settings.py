@@ -48,6 +48,7 @@ def test_secrets_do_not_print(environment):
     [
         ("PAYHUB_STP_PAYER_ACCOUNT", "646180110400000008", "check digit"),
         ("PAYHUB_STP_BASE_URL", "ftp://x", "https://"),
+        ("PAYHUB_STP_BASE_URL", "https://", "name a host"),
         ("PAYHUB_STP_COMPANY", "A" * 16, "15"),
         ("PAYHUB_STP_TRACKING_PREFIX", "abc", "pattern"),
         ("PAYHUB_STP_READ_TIMEOUT", "39", "within 40 seconds"),
