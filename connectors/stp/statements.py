@@ -53,8 +53,10 @@ RECORD: Final = f"""
                WHEN CAST(%(sending)s AS text) = 'NOT_SENT' AND doubts > 1 THEN 'UNKNOWN'
                ELSE CAST(%(sending)s AS text) END,
            doubts = CASE WHEN CAST(%(sending)s AS text) = 'NOT_SENT' THEN greatest(doubts - 1, 0) ELSE doubts END,
-           stp_id = coalesce(stp_id, CAST(%(stp_id)s AS bigint)), error_id = CAST(%(error_id)s AS integer),
-           error_detail = CAST(%(detail)s AS text), error_text = CAST(%(error_text)s AS text),
+           stp_id = coalesce(stp_id, CAST(%(stp_id)s AS bigint)),
+           error_id = CASE WHEN sends = %(sends)s THEN CAST(%(error_id)s AS integer) ELSE error_id END,
+           error_detail = CASE WHEN sends = %(sends)s THEN CAST(%(detail)s AS text) ELSE error_detail END,
+           error_text = CASE WHEN sends = %(sends)s THEN CAST(%(error_text)s AS text) ELSE error_text END,
            answered_at = %(moment)s
      WHERE payment_id = %(payment_id)s
     RETURNING {STANDING_COLUMNS}, doubts, error_id, error_detail

@@ -129,6 +129,17 @@ async def test_a_worker_that_stood_still_after_its_claim_sends_nothing(rail, acr
     assert rail.sends(job) == 1
 
 
+async def test_a_late_answer_to_an_older_attempt_leaves_the_newer_ones_reason(rail):  # L44
+    job = rail.job()
+    stale, _ = await rail.worker._find_or_claim(job)
+    await rail.rule(job, "refuse")
+    rail.advance(timedelta(seconds=60))
+    assert (await rail.worker.send_order(job)).order_state == "UNKNOWN"  # refused, to be verified
+    assert (await rail.dispatch.send(stale)).error_id == -20
+    inquired = await rail.worker.inquire_order(rail.ask(job))
+    assert (inquired.outcome, inquired.reason_detail) == ("REJECTED", "STP -20: the amount is not valid")
+
+
 async def test_a_stale_claim_that_nobody_took_over_is_claimed_anew(rail):
     job = rail.job()
     stale, _ = await rail.worker._find_or_claim(job)
