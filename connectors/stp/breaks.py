@@ -138,7 +138,9 @@ class Known:
     @property
     def expected_at_stp(self) -> bool:
         """Whether STP must list it."""
-        if self.sending is None or self.state is not OrderState.PENDING:
+        if self.sending is None:
+            return self.state in {OrderState.SETTLED, OrderState.PENDING}
+        if self.state is not OrderState.PENDING:
             return self.state is not OrderState.CANCELLED
         return self.sending in {Sending.ACCEPTED, Sending.REGISTERED}
 

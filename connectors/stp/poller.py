@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from connectors.stp.consults import ConsultBudget
 from connectors.stp.dispatch import Clock, Dispatch, Look, alert, now
-from connectors.stp.model import TrackingKeyCollision
+from connectors.stp.model import StpConfigurationError, TrackingKeyCollision
 from connectors.stp.orders import OrderStore
 from hub.errors import Unavailable
 from hub.statements import Statements
@@ -112,6 +112,9 @@ class Poller:
             order, seen = await self._dispatch.look(order)
         except TrackingKeyCollision:  # people were alerted where it was found
             return True
+        except StpConfigurationError as error:
+            log.warning("poll.not-configured", payment_id=payment_id, cause=str(error))
+            return False
         log.info("poll.asked", payment_id=payment_id, found=seen is Look.FOUND, state=order.state)
         if not order.state.is_final and await self._database.rows(_ALERT, given):
             alert("no-final-state", payment_id=payment_id, sending=order.sending)

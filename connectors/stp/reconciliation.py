@@ -10,6 +10,7 @@ Nothing is mended here but news that was lost: a break is for people. Doing it t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -40,6 +41,7 @@ from connectors.stp.orders import OrderStore
 from connectors.stp.reconciliation_store import FiledBreak, ReconciliationStore, Run
 from connectors.stp.signature import Signer
 from connectors.stp.wire import Cause, FoundOrder
+from hub.errors import Unavailable
 from hub.failpoint import failpoint
 from hub.jobs import handles
 from hub.telemetry import logger
@@ -47,6 +49,8 @@ from hub.transfer import TenantId
 
 _open_breaks = Gauge("payhub_stp_open_breaks", "Breaks found by the last comparison of a date.", ("company", "kind"))
 _AT_ONCE: Final = 2000
+_READS_FOR: Final = timedelta(minutes=8)
+"""Less than the job's time-out: whoever has not read all pages by then lets the next attempt go on."""
 _IN_THE_BOOK: Final = frozenset(
     {
         BreakClass.NOT_BOOKED,
@@ -168,6 +172,7 @@ class Reconciliation:
     # --- STP's side
 
     async def _read_pages(self, run: Run, signer: Signer) -> None:
+        began = time.monotonic()
         for direction, kind in ((Direction.OUT, SENT), (Direction.IN, RECEIVED)):
             if run.done(direction):
                 continue
@@ -175,6 +180,8 @@ class Reconciliation:
             async for number, page in self._consults.pages(run.company, kind, run.operation_date, signer, first):
                 await self._store.keep_page(run, direction, number, page, self._clock())
                 failpoint("stp.reconcile-date.after-page")
+                if page.lines and time.monotonic() - began > _READS_FOR.total_seconds():
+                    raise Unavailable("STP lists more pages; they are read by the next attempt")
 
     async def _adopt_news(self, run: Run) -> None:
         """What STP shows as final and we had not heard: take it over as an inquiry does; the process hears of it."""

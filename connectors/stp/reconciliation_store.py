@@ -77,27 +77,33 @@ _NEWS: Final = """
 # The current run's lines, and what other dates show of the same keys: an order sent near the rollover may be counted to
 # the next date, and one key on two dates would be money that moved twice.
 _LINES: Final = """
-    SELECT l.tracking_key, l.stp_id, l.amount, l.account, l.institution, l.payment_type, l.word, l.state
-      FROM stp.statement_line l
-     WHERE l.company = %(company)s AND l.direction = %(direction)s
-       AND (l.operation_date = %(day)s AND l.run_id = %(run)s
-            OR %(direction)s = 'out' AND l.operation_date <> %(day)s AND l.tracking_key IN (
-                SELECT o.tracking_key FROM stp.stp_order o WHERE o.company = %(company)s AND o.operation_date = %(day)s
-                UNION ALL
-                SELECT x.tracking_key FROM stp.statement_line x
-                 WHERE x.company = %(company)s AND x.direction = 'out' AND x.operation_date = %(day)s
-                   AND x.run_id = %(run)s))
-     ORDER BY l.operation_date, l.stp_id
+    WITH shown AS MATERIALIZED (
+        SELECT l.* FROM stp.statement_line l
+         WHERE l.company = %(company)s AND l.direction = %(direction)s AND l.operation_date = %(day)s
+           AND l.run_id = %(run)s),
+    keys AS (
+        SELECT o.tracking_key FROM stp.stp_order o WHERE o.company = %(company)s AND o.operation_date = %(day)s
+        UNION SELECT x.tracking_key FROM shown x)
+    SELECT l.tracking_key, l.stp_id, l.amount, l.account, l.institution, l.payment_type, l.word, l.state,
+           l.operation_date
+      FROM shown l
+    UNION ALL
+    SELECT l.tracking_key, l.stp_id, l.amount, l.account, l.institution, l.payment_type, l.word, l.state,
+           l.operation_date
+      FROM keys k JOIN stp.statement_line l ON l.tracking_key = k.tracking_key
+     WHERE %(direction)s = 'out' AND l.direction = 'out' AND l.company = %(company)s AND l.operation_date <> %(day)s
+     ORDER BY operation_date, stp_id
     """
 _ORDERS: Final = """
+    WITH mine AS (
+        SELECT o.payment_id FROM stp.stp_order o WHERE o.company = %(company)s AND o.operation_date = %(day)s
+        UNION
+        SELECT o.payment_id FROM stp.statement_line l JOIN stp.stp_order o ON o.tracking_key = l.tracking_key
+         WHERE l.company = %(company)s AND l.direction = 'out' AND l.operation_date = %(day)s AND l.run_id = %(run)s
+           AND o.company = %(company)s)
     SELECT o.payment_id, o.tenant_id, o.tracking_key, o.amount, o.payee_account, o.state, o.sending, o.kind,
            o.operation_date = %(day)s AS of_date, coalesce(o.state_at < %(grace)s, true) AS settled_long_ago
-      FROM stp.stp_order o
-     WHERE o.company = %(company)s
-       AND (o.operation_date = %(day)s OR o.tracking_key IN (
-            SELECT l.tracking_key FROM stp.statement_line l
-             WHERE l.company = %(company)s AND l.direction = 'out' AND l.operation_date = %(day)s
-               AND l.run_id = %(run)s))
+      FROM mine m JOIN stp.stp_order o ON o.payment_id = m.payment_id
      ORDER BY o.payment_id
     """
 _DEPOSITS: Final = """
@@ -371,6 +377,7 @@ class ReconciliationStore:
                 account=row.account or None,
                 state=_DECIDED[row.decision],
                 institution=row.sender_institution,
+                of_date=tenant is not None,  # whose company was meant is not known of the others
                 settled_long_ago=row.settled_long_ago,
                 booked=tenant is not None,
                 given_back=row.decision == "REFUSED" and row.answer == "confirmar",

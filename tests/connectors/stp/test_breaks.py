@@ -79,6 +79,7 @@ CREDITED = {"p1": -12_345}
 DEPOSITS = [
     ("credited", [deposit()], [received()], CREDITED, []),
     ("refused and sent back", [deposit(state=OrderState.RETURNED)], [received(state=OrderState.RETURNED)], {}, []),
+    ("sent back and not listed", [deposit(state=OrderState.RETURNED)], [], {}, []),
     ("given back afterwards", [deposit(state=OrderState.RETURNED, given_back=True)], [received()], {}, []),
     ("same key of another bank", [deposit()], [received(institution=40002)], CREDITED,
      ["missing-at-stp", "missing-here"]),
