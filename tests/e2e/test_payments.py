@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from typing import Any
 
 import pytest
 
@@ -172,7 +173,7 @@ async def test_a_deposit_is_credited_once_and_one_for_nobody_goes_back(hub: Tria
     nobody = {"claveRastreo": f"{key}-1", "monto": "20.00", "cuentaBeneficiario": "646180157000099994"}
     (await hub.http.post(url, json=nobody)).raise_for_status()
 
-    async def ended() -> dict[str, object]:
+    async def ended() -> dict[str, Any]:
         found = (await hub.http.get(url)).json()["deposits"]
         return {each["claveRastreo"]: each for each in found if str(each["claveRastreo"]).startswith(key)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import uuid
+from ipaddress import ip_network
 
 import httpx
 import pytest
@@ -14,7 +15,7 @@ from connectors.stp.callbacks import Callbacks
 from connectors.stp.deposit_store import DepositStore
 from connectors.stp.deposits import Deposits
 from connectors.stp.orders import OrderStore
-from connectors.stp.settings import StpCallbackSettings
+from connectors.stp.settings import CallbackCheck, StpCallbackSettings
 from connectors.stp.signature import Signer
 from hub.settings import SettingsError, read
 from hub.statements import open_statements
@@ -43,11 +44,11 @@ def asked(parts, key_files):
     async def ask(*checks: str, headers=None, peer="10.8.0.9", path="order-status", sign=None):
         body = b'{"id": 4711, "claveRastreo": "%s", "estado": "LQ"}' % uuid.uuid4().hex[:20].encode()
         settings = StpCallbackSettings(
-            callback_checks=frozenset(checks),
+            callback_checks=frozenset(map(CallbackCheck, checks)),
             callback_secret=SecretStr("a-secret-for-callbacks-in-tests"),
             callback_user="stp",
             callback_password=SecretStr("contraseña"),
-            callback_networks=("10.8.0.0/16", "fd00::/8"),
+            callback_networks=(ip_network("10.8.0.0/16"), ip_network("fd00::/8")),
             callback_public_key_file=public,
         )
         given = httpx.Headers(headers)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-import httpx
 import pytest
 
 from connectors.stp.accounts import AccountKind
@@ -22,7 +21,7 @@ from hub.jobs import JobFacts
 from hub.messages import Message
 from hub.statements import open_statements
 from hub.testing import Completed, Failed, job_facts, run
-from hub.transfer import Reason, TenantId
+from hub.transfer import PaymentId, Reason, TenantId
 
 TENANT, OTHER = TenantId("greenbank"), TenantId("bluebank")
 CLABE = "646180157000000017"
@@ -69,7 +68,7 @@ class Bank:
 
     async def live(self, arrived: DepositArrived) -> None:
         self.instances += 1
-        of = {"payment_id": arrived.payment_id, "tenant_id": arrived.tenant_id}
+        of: dict[str, Any] = {"payment_id": arrived.payment_id, "tenant_id": arrived.tenant_id}
         if (await self.do(ClaimDeposit(**of), 1000 + self.instances))["duplicate"]:
             return
         await asyncio.sleep(self.slow_by)
@@ -112,13 +111,13 @@ async def bank(rail) -> AsyncIterator[Bank]:
     await bank.rests()
 
 
-async def post(rail, body: Any) -> httpx.Response:
+async def post(rail, body: Any) -> Any:
     url = rail.callback_url.replace("/order-status", "/deposits")
     content = {"content": body} if isinstance(body, bytes) else {"json": body}
     return await rail.http.post(url, headers={"X-STP-Secret": "a-secret-for-callbacks-in-tests"}, **content)
 
 
-def id_of(body: dict[str, Any]) -> str:
+def id_of(body: dict[str, Any]) -> PaymentId:
     return deposit_id(read_deposit(json.dumps(body).encode()))
 
 
@@ -281,7 +280,7 @@ async def test_a_key_repeated_for_other_money_goes_back_and_is_alerted(rail, ban
 async def test_one_decision_stands_and_the_other_is_an_incident(rail, bank):
     await post(rail, body := incoming())
     [message] = rail.engine.published(DepositArrived)
-    of = {"payment_id": id_of(body), "tenant_id": TENANT}
+    of: dict[str, Any] = {"payment_id": id_of(body), "tenant_id": TENANT}
     refused = await run(bank.worker, RefuseDeposit(**of, payee=message.payee, reason=Reason.ACCOUNT_CLOSED))
     assert isinstance(refused, Failed)
     assert refused.incident
