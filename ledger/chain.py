@@ -181,21 +181,22 @@ class Sealer:
 
         Raises `Unavailable`. A block is one transaction: dying half-way leaves nothing, and the next seals the same.
         """
+        known, covered = self._known, self._covered
+        self._known, self._covered = 0, Multirange[int]()  # unless this succeeds: the database may come back as before
         async with self._statements.connection() as connection, connection.transaction():
             if not await _one(connection, "SELECT pg_try_advisory_xact_lock(%(lock)s)", {"lock": _ONE_SEALER}):
                 return 0
             await as_text(connection)
             found = await (await connection.execute(_LAST)).fetchone()
             seq, prev_hash = (0, GENESIS) if found is None else (found[0], bytes(found[1]))
-            if seq < self._known:  # a database that was put back to an earlier state
-                self._known, self._covered = 0, Multirange[int]()
-            covered = await _one(connection, _COVERED, {"known": self._known, "covered": self._covered})
+            covered = await _one(connection, _COVERED, {"known": known, "covered": covered})
             cursor = await connection.execute(_UNSEALED, {"covered": covered, "limit": self._block})
             ids = [row[0] for row in await cursor.fetchall()]
             if len(ids) < self._block:
                 covered = await _one(connection, _WITHOUT_OLD_GAPS, {"covered": covered, "late": _LATE})
-            self._known, self._covered = seq, covered
-            return await self._write(connection, seq + 1, prev_hash, ranged(ids)) if ids else 0
+            sealed = await self._write(connection, seq + 1, prev_hash, ranged(ids)) if ids else 0
+        self._known, self._covered = seq, covered
+        return sealed
 
     async def _write(
         self, connection: AsyncConnection[Any], seq: int, prev_hash: bytes, members: Multirange[int]
@@ -214,7 +215,6 @@ class Sealer:
             "hash": digest,
             "sealed_at": sealed_at,
         }
-        failpoint("ledger.seal.before-write")
         await connection.execute(_SEAL, values)
         failpoint("ledger.seal.before-commit")
         log.info("chain.sealed", block=seq, transactions=len(found), hash=digest.hex())

@@ -61,6 +61,7 @@ _WAITING: Final = (
     "FROM waiting w JOIN ledger.txn t ON t.id = w.txn_id JOIN ledger.book k ON k.id = t.book_id ORDER BY w.id"
 )
 _ADVANCE: Final = "UPDATE ledger.outbox_cursor SET sent = sent + %(sent)s WHERE consumer = %(consumer)s"
+_WITH_ALL_UP_TO: Final = "SELECT %(done)s::int8multirange + int8multirange(int8range(1, %(newest)s, '[]'))"
 # A number of our own: whatever runs has a lower one, and draws no outbox number below those that are visible.
 _MARK: Final = "SELECT pg_current_xact_id()::text, coalesce((SELECT max(id) FROM ledger.outbox), 0)"
 _PASSED: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > %(mark)s::xid8"
@@ -80,6 +81,14 @@ class Told:
     value: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """Once everything that ran before `transaction` has ended, no outbox number up to `newest` can still appear."""
+
+    transaction: str
+    newest: int
+
+
 Publish = Callable[[Sequence[Told]], Awaitable[None]]
 """Returns once all were acknowledged in this order. Raises when that is not certain."""
 
@@ -93,22 +102,24 @@ class Relay:
         self._statements = statements
         self._publish = publish
         self._consumer, self._batch = consumer, batch
-        self._mark: tuple[str, int] | None = None
+        self._mark: _Mark | None = None
 
     async def tell(self) -> int:
         """Tell one batch and say how many there were. Raises `Unavailable`, and what `publish` raises."""
+        mark, self._mark = self._mark, None  # forgotten when this fails: the database may come back as it was before
         async with self._statements.connection() as connection:
             if not await _one(connection, "SELECT pg_try_advisory_lock(%(lock)s)", lock=_ONE_RELAY):
                 return 0
             try:
-                return await self._tell(connection)
+                told, self._mark = await self._tell(connection, mark)
+                return told
             finally:
                 if not connection.closed:
                     await _one(connection, "SELECT pg_advisory_unlock(%(lock)s)", lock=_ONE_RELAY)
 
-    async def _tell(self, connection: AsyncConnection[Any]) -> int:
+    async def _tell(self, connection: AsyncConnection[Any], mark: _Mark | None) -> tuple[int, _Mark | None]:
         await connection.execute(_CURSOR, {"consumer": self._consumer})
-        passed = await self._passed(connection)
+        passed = mark is not None and await _one(connection, _PASSED, mark=mark.transaction)
         sent = await _one(connection, _SENT, consumer=self._consumer)
         cursor = await connection.execute(_WAITING, {"sent": sent, "limit": self._batch})
         waiting = [_told(row) for row in await cursor.fetchall()]
@@ -117,27 +128,17 @@ class Relay:
             failpoint("ledger.relay.after-acknowledgement")
         done = ranged(one.outbox_id for one in waiting)
         whole = len(waiting) < self._batch
-        if whole and passed is not None:
-            # Everything below has been committed and told, or never will be: nobody looks there again.
-            self._mark = None
-            done = await _one(
-                connection,
-                "SELECT %(done)s::int8multirange + int8multirange(int8range(1, %(to)s, '[]'))",
-                done=done,
-                to=passed,
-            )
-        if done and (waiting or len(sent) > 1):
+        has_gaps = bool(waiting) or len(sent) > 1
+        if mark is not None and passed and whole:
+            # Everything up to the mark has been committed and told, or never will be: nobody looks there again.
+            done = await _one(connection, _WITH_ALL_UP_TO, done=done, newest=mark.newest)
+            mark = None
+        if done and has_gaps:
             await connection.execute(_ADVANCE, {"sent": done, "consumer": self._consumer})
-        if whole and self._mark is None and (waiting or len(sent) > 1):
-            ((number, newest),) = await (await connection.execute(_MARK)).fetchall()
-            self._mark = (number, newest)
-        return len(waiting)
-
-    async def _passed(self, connection: AsyncConnection[Any]) -> int | None:
-        """The newest number of an earlier look, when everything that ran then has ended."""
-        if self._mark is None or not await _one(connection, _PASSED, mark=self._mark[0]):
-            return None
-        return self._mark[1] or None
+        if whole and mark is None and has_gaps:
+            ((transaction, newest),) = await (await connection.execute(_MARK)).fetchall()
+            mark = _Mark(transaction, newest)
+        return len(waiting), mark
 
 
 def _told(row: Sequence[Any]) -> Told:

@@ -69,10 +69,10 @@ async def _take_due(connection: AsyncConnection[Any], grace: timedelta, busy: in
         return 0
     kept = 0
     for as_of, every in due:
-        failpoint("ledger.snapshot.before")
         async with connection.transaction():
             await connection.execute("SET LOCAL statement_timeout = 0")  # the first one reads the whole book
             kept += await _one(connection, _TAKE, as_of=as_of, every=every)
+            failpoint("ledger.snapshot.before-commit")
         log.info("snapshots.taken", as_of=as_of.isoformat(), every=every, kept=kept)
     return kept
 

@@ -85,22 +85,21 @@ def not_permitted(connection: psycopg.Connection, statement: str) -> None:
         connection.execute(statement.encode())
 
 
-@pytest.mark.parametrize("table", APPEND_ONLY)
-def test_the_hubs_role_may_not_update(app, table):
-    not_permitted(app, f"UPDATE ledger.{table} SET {APPEND_ONLY[table]} = {APPEND_ONLY[table]}")
+def test_the_hubs_role_may_not_update(app):
+    for table, column in APPEND_ONLY.items():
+        not_permitted(app, f"UPDATE ledger.{table} SET {column} = {column}")
 
 
-@pytest.mark.parametrize("table", [*APPEND_ONLY, *NEVER_REMOVED])
-def test_the_hubs_role_may_not_delete_or_truncate_or_switch_guards_off(app, table):
-    not_permitted(app, f"DELETE FROM ledger.{table}")
-    not_permitted(app, f"TRUNCATE ledger.{table} CASCADE")
-    not_permitted(app, f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
-    not_permitted(app, f"DROP TABLE ledger.{table} CASCADE")
+def test_the_hubs_role_may_not_delete_or_truncate_or_switch_guards_off(app):
+    for table in (*APPEND_ONLY, *NEVER_REMOVED):
+        not_permitted(app, f"DELETE FROM ledger.{table}")
+        not_permitted(app, f"TRUNCATE ledger.{table} CASCADE")
+        not_permitted(app, f"ALTER TABLE ledger.{table} DISABLE TRIGGER ALL")
+        not_permitted(app, f"DROP TABLE ledger.{table} CASCADE")
 
 
-@pytest.mark.parametrize(
-    "statement",
-    [
+def test_the_hubs_role_may_not_do_what_the_book_never_does(app):
+    for statement in (
         "UPDATE ledger.balance SET account_id = 0",
         "UPDATE ledger.balance SET side = 'D'",
         "UPDATE ledger.hold_state SET amount = 1",
@@ -111,10 +110,8 @@ def test_the_hubs_role_may_not_delete_or_truncate_or_switch_guards_off(app, tabl
         "CREATE TABLE ledger.mine ()",
         "ALTER FUNCTION ledger.refuse_change() RENAME TO harmless",
         "SET session_replication_role = replica",
-    ],
-)
-def test_the_hubs_role_may_not_do_what_the_book_never_does(app, statement):
-    not_permitted(app, statement)
+    ):
+        not_permitted(app, statement)
 
 
 def test_the_hubs_role_may_read_and_append_everywhere_else_and_owns_nothing(app):

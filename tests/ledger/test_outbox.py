@@ -96,9 +96,9 @@ async def test_a_number_that_nobody_used_is_given_up_only_when_nobody_can_use_it
         await relay.tell()
     assert await remembered() == 2
     late.commit()
-    for _ in range(3):
-        await relay.tell()
-    assert await remembered() == 1
+    async with asyncio.timeout(30):  # whatever runs on the server counts, in other databases too
+        while await remembered() > 1:
+            await relay.tell()
     assert listener.operations == ["new", "late"]
     for connection in (given_up, late):
         connection.close()
