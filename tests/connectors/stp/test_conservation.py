@@ -17,6 +17,7 @@ import uuid
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -73,14 +74,14 @@ def clock(clock):
 class Processes:
     """What the drawn processes do with payments, deposits and late returns, on the real handlers and the real book."""
 
-    rail: object
-    bank: object
+    rail: Any
+    bank: Any
     deposits: DepositWorker
     outcomes: dict[str, str | None] = field(default_factory=dict)
     credited: list[str] = field(default_factory=list)
     returned: list[str] = field(default_factory=list)
     _seen: set[int] = field(default_factory=set)
-    _running: set[asyncio.Task] = field(default_factory=set)
+    _running: set[asyncio.Task[None]] = field(default_factory=set)
 
     # --- payer-transfer and rail-stp
 

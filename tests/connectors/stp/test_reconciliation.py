@@ -17,7 +17,6 @@ from connectors.stp.breaks import BeginReconciliation, ReconcileDate
 from connectors.stp.calendar import MEXICO_CITY, next_banking_day, operation_date
 from connectors.stp.consults import ConsultBudget, Consults, Patience
 from connectors.stp.dispatch import Profile, Profiles
-from connectors.stp.model import SendOrder
 from connectors.stp.reconciliation import Reconciliation, ReconciliationWorker, last_closed
 from connectors.stp.reconciliation_store import ReconciliationStore
 from connectors.stp.reconciliation_wiring import accounts
@@ -70,7 +69,7 @@ def comparing(rail, bank, database, store):
 def settled(rail, bank, eventually):
     """Send a payment over STP and wait until it settled; booked too unless told otherwise."""
 
-    async def settle(amount: int = 125_000, *, booked: bool = True, do: object = "settle") -> SendOrder:
+    async def settle(amount: int = 125_000, *, booked: bool = True, do: object = "settle"):
         job = rail.job(amount=amount, tenant_id=bank.tenant)
         await rail.rule(job, do)
         await rail.worker.send_order(job)
