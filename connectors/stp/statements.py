@@ -126,8 +126,9 @@ UNTOLD: Final = f"""
      WHERE state <> 'PENDING' AND told IS DISTINCT FROM observation AND state_at < %(before)s AND sending <> 'REJECTED'
      ORDER BY state_at LIMIT %(limit)s
     """
+# What the order has left behind meanwhile is not noted any more: of two states of one order the later is to stand.
 TOLD: Final = """
     UPDATE stp.stp_order o SET told = t.observation
       FROM unnest(CAST(%(payment_ids)s AS text[]), CAST(%(observations)s AS text[])) AS t (payment_id, observation)
-     WHERE o.payment_id = t.payment_id
+     WHERE o.payment_id = t.payment_id AND o.observation = t.observation
     """

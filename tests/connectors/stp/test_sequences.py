@@ -164,6 +164,16 @@ async def test_a_return_ninety_days_after_settlement_is_a_late_one(rail):  # L22
     assert len(rail.engine.late(order.payment_id)) == 1
 
 
+async def test_what_is_noted_as_told_is_the_later_of_two_states(rail):  # L38
+    """Both were told before either was noted; nothing is left for the sweep to tell again."""
+    order = await sent(rail)
+    for place, word in enumerate((LQ, D)):
+        await hears(rail, *order.says(word, place))
+    await rail.callbacks.mark()
+    rows = await rail.rows("SELECT told = observation FROM stp.stp_order WHERE payment_id = :p", p=order.payment_id)
+    assert rows[0][0] is True
+
+
 async def test_a_settlement_that_nobody_was_told_before_the_return_is_told_first(rail):  # H4 L38
     """The process died between the commit and telling the engine, and the return came before the sweep."""
     order = await sent(rail)
