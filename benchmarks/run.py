@@ -34,7 +34,7 @@ class _Alone:
     """A benchmark that runs by itself, with the server it is given."""
 
     module: str
-    needs: Literal["database", "engine"]
+    needs: Literal["database", "engine", "nothing"]
 
 
 ALONE: Final = {
@@ -42,8 +42,9 @@ ALONE: Final = {
     "worker": _Alone("benchmarks.b3_worker_runtime", "engine"),
     "ledger": _Alone("benchmarks.b5_ledger", "database"),
     "orders": _Alone("benchmarks.stp_orders", "database"),
+    "streamer": _Alone("benchmarks.b7_streamer", "nothing"),
 }
-"""B1, B3, B5 and B6, by the names that `payhub bench` takes."""
+"""B1, B3, B5, B6 and B7, by the names that `payhub bench` takes."""
 
 NAMES: Final = (END_TO_END, *ALONE)
 
@@ -61,7 +62,11 @@ def run(names: Sequence[str], *, rounds: int, payments: int, as_json: bool) -> i
                 Console().print(_table(measured)) if not as_json else print(json.dumps(asdict(measured)), flush=True)
                 continue
             chosen = ALONE[name]
-            address = ("--database-url", superuser_url) if chosen.needs == "database" else ("--address", zeebe)
+            address = {
+                "database": ("--database-url", superuser_url),
+                "engine": ("--address", zeebe),
+                "nothing": (),  # it starts the servers that the others do not need
+            }[chosen.needs]
             command = [sys.executable, "-m", chosen.module, *address, *(["--json"] if as_json else [])]
             failed += subprocess.run(command, check=False).returncode != 0
         return min(failed, 1)

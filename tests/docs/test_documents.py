@@ -34,7 +34,9 @@ def test_every_setting_is_documented():
     assert every_variable() - set(re.findall(r"`(PAYHUB_[A-Z_]+)`", Path("docs/settings.md").read_text())) == set()
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/seed.md", "docs/settings.md", "bpmn/README.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/seed.md", "docs/settings.md", "docs/views.md", "bpmn/README.md"]
+)
 def test_every_link_leads_somewhere(page: str):
     for target in re.findall(r"\]\(([^)#:]+)\)", Path(page).read_text()):
         assert (Path(page).parent / target).exists(), target
