@@ -99,8 +99,12 @@ class Coalescer(Generic[Item, Outcome]):
             task.add_done_callback(self._groups.discard)
 
     async def _do_group(self, group: Sequence[tuple[Item, asyncio.Future[Outcome]]]) -> None:
+        outcomes: Sequence[Outcome | Exception]
         try:
-            outcomes = await self._many([item for item, _ in group])
+            if len(group) == 1:
+                outcomes = [await self._one(group[0][0])]
+            else:
+                outcomes = await self._many([item for item, _ in group])
         except Exception as error:  # noqa: BLE001 - it belongs to those who wait
             outcomes = [error] * len(group)
         except BaseException:
