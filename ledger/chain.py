@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from prometheus_client import Counter
 from psycopg import AsyncConnection, sql
 from psycopg.types.multirange import Multirange
 from psycopg.types.range import Range
@@ -40,6 +41,8 @@ _ONE_SEALER: Final = 7203
 Value = str | None
 Line = tuple[int, Sequence[Value], Sequence[Sequence[Value]], Sequence[Value] | None]
 """A transaction as it is hashed: its number, its row, its postings by leg, and its hold; every value as text."""
+
+_sealed = Counter("payhub_ledger_sealed_transactions", "Transactions sealed into the chain of hashes.")
 
 log = logger(__name__)
 
@@ -196,6 +199,7 @@ class Sealer:
                 covered = await _one(connection, _WITHOUT_OLD_GAPS, {"covered": covered, "late": _LATE})
             sealed = await self._write(connection, seq + 1, prev_hash, ranged(ids)) if ids else 0
         self._known, self._covered = seq, covered
+        _sealed.inc(sealed)
         return sealed
 
     async def _write(

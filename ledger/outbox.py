@@ -20,6 +20,7 @@ from typing import Any, Final
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, TopicAlreadyExistsError
+from prometheus_client import Counter
 from psycopg import AsyncConnection
 
 from hub.errors import Unavailable
@@ -65,6 +66,8 @@ _WITH_ALL_UP_TO: Final = "SELECT %(done)s::int8multirange + int8multirange(int8r
 # A number of our own: whatever runs has a lower one, and draws no outbox number below those that are visible.
 _MARK: Final = "SELECT pg_current_xact_id()::text, coalesce((SELECT max(id) FROM ledger.outbox), 0)"
 _PASSED: Final = "SELECT pg_snapshot_xmin(pg_current_snapshot()) > %(mark)s::xid8"
+
+_acknowledged = Counter("payhub_ledger_told_transactions", "Transactions that Kafka acknowledged, repeats included.")
 
 log = logger(__name__)
 
@@ -125,6 +128,7 @@ class Relay:
         waiting = [_told(row) for row in await cursor.fetchall()]
         if waiting:
             await self._publish(waiting)
+            _acknowledged.inc(len(waiting))
             failpoint("ledger.relay.after-acknowledgement")
         done = ranged(one.outbox_id for one in waiting)
         whole = len(waiting) < self._batch

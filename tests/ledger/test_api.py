@@ -359,3 +359,6 @@ async def test_the_service_opens_from_its_settings_and_is_ready(ledger_url, toke
         async with httpx.AsyncClient(transport=transport, base_url="http://ledger") as client:
             assert (await client.get("/health/ready")).json() == {"status": "ready", "checks": {"database": "ok"}}
         assert len(service.loops) == 3  # expiry, chain, snapshots; Kafka is told only where there is one
+    monkeypatch.setenv("PAYHUB_KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    async with open_ledger_service(FakeEngine()) as service:
+        assert len(service.loops) == 4
