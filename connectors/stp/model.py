@@ -1,4 +1,4 @@
-"""Our words for what STP does: two jobs, one message, the refusals, and the states an order can be in."""
+"""Our words for what STP does: its jobs and messages, the refusals, and the states an order can be in."""
 
 from __future__ import annotations
 
