@@ -45,7 +45,7 @@ class AuditFold:
         try:
             identity = self._directory.identity_of(record)
             body = audit_document(record, identity)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 -- one record must never stop the view
             return Outcome(Fate.DEAD, f"cannot be folded: {type(error).__name__}")
         ref = Ref(AUDIT, f"{record.epoch}-{record.partition}-{record.position}")
         self.documents.append(ref, body, record.version)

@@ -99,21 +99,40 @@ class KafkaSource:
         assigned = self._consumer.assignment()
         self._consumer.pause(*assigned)
         try:
-            self._consumer.poll(timeout_ms=0)
+            if self._consumer.poll(timeout_ms=0):
+                # Of a partition that came to us this moment. They must not be passed over.
+                raise KafkaError("messages came while none were wanted")
         finally:
             self._consumer.resume(*(assigned & self._consumer.assignment()))
 
     def committed(self, partition: TopicPartition) -> Mapping[str, Sequence[int]]:
         """The sifter's state at the committed offset; empty when nothing was committed."""
-        found = self._consumer.committed(partition, metadata=True)
-        if found is None or not found.metadata:
-            return {}
-        state: dict[str, list[int]] = json.loads(found.metadata)
+        return self._committed(partition)[1]
+
+    def begin(self, partition: TopicPartition) -> Mapping[str, Sequence[int]]:
+        """Go back to the committed offset; the sifter's state there."""
+        offset, state = self._committed(partition)
+        if offset is None:
+            self._consumer.seek_to_beginning(partition)
+        else:
+            self._consumer.seek(partition, offset)
         return state
 
-    def commit(self, partition: TopicPartition, offset: int, state: Mapping[str, Sequence[int]]) -> None:
-        metadata = json.dumps(state, separators=(",", ":"))
-        self._consumer.commit({partition: OffsetAndMetadata(offset, metadata, -1)})
+    def _committed(self, partition: TopicPartition) -> tuple[int | None, Mapping[str, Sequence[int]]]:
+        found = self._consumer.committed(partition, metadata=True)
+        if found is None or found.offset < 0 or not found.metadata:
+            return None, {}
+        state: dict[str, list[int]] = json.loads(found.metadata)
+        return found.offset, state
+
+    def commit(self, reached: Mapping[TopicPartition, tuple[int, Mapping[str, Sequence[int]]]]) -> None:
+        """Commit the next offset of each partition together with the sifter's state before it."""
+        self._consumer.commit(
+            {
+                partition: OffsetAndMetadata(offset, json.dumps(state, separators=(",", ":")), -1)
+                for partition, (offset, state) in reached.items()
+            }
+        )
 
     def close(self) -> None:
         with contextlib.suppress(KafkaError):

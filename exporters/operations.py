@@ -100,7 +100,7 @@ class OperationsFold:
         try:
             identity = self._directory.identity_of(record)
             return TAKEN if self._changes[record.value_type](record, identity) else SEEN
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except Exception as error:  # noqa: BLE001 -- one record must never stop the view
             return Outcome(Fate.DEAD, f"cannot be folded: {type(error).__name__}")
 
     def _needed(self, batch: Sequence[Record]) -> Iterable[Ref]:

@@ -28,8 +28,8 @@ _NUMBERS: Final = re.compile(
     r"(?<![0-9A-Za-z-])[0-9]{10,18}(?![0-9A-Za-z-])|\+[0-9]{1,3}(?:[ -]?[0-9]){8,12}(?![0-9A-Za-z])"
 )
 _EMAIL: Final = re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+")
-_BARE: Final = frozenset("-0123456789tfn")
-"""How a number, a truth value and null begin."""
+_BARE: Final = re.compile(r"-?[0-9][0-9.eE+-]*|true|false|null")
+"""JSON that holds no text; what a number is about, its name tells."""
 
 _DIGITS: Final = re.compile(r"[0-9]{3}|@")
 
@@ -84,7 +84,7 @@ def mask(value: Any, key: str = "") -> Any:
 
 def mask_json(name: str, text: str) -> str:
     """The same for a variable as the engine keeps it: JSON in text."""
-    if text[:1] in _BARE and not _rule_for(name):
+    if _BARE.fullmatch(text) and not _rule_for(name):
         return text
     try:
         value = from_json(text)

@@ -11,6 +11,7 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,6 +39,9 @@ _lag = Gauge("payhub_export_lag_records", "Messages that Kafka has and the view 
 _behind = Gauge(
     "payhub_export_lag_seconds", "Age of the youngest record in the view, while there are younger.", ("view",)
 )
+
+_COMMIT_AFTER: Final = 0.5
+"""Seconds for which offsets may stay uncommitted while there is more to take: dying repeats at most their records."""
 
 _LOOK_AT_ALIAS: Final = 2.0
 """Seconds between two looks at which generation the view's aliases point to."""
@@ -76,6 +80,8 @@ class Session:
         self._sink = ElasticSink(client, generation, patience, settings.batch_bytes)
         self._pipelines: dict[TopicPartition, Pipeline] = {}
         self._flight: _Flight | None = None
+        self._uncommitted: dict[TopicPartition, tuple[int, dict[str, list[int]]]] = {}
+        self._commit_due = 0.0
         self._writer = ThreadPoolExecutor(1, "elasticsearch")
         self.polled = 0.0
         """When Kafka was asked last, on the monotonic clock."""
@@ -97,6 +103,7 @@ class Session:
                 if current is None or current.unique != self._generation.unique:
                     raise ViewGone
         self._land()
+        self._commit()
 
     def replay(self) -> None:
         """Take everything that the topic holds now, alone."""
@@ -107,6 +114,7 @@ class Session:
                 raise Stopped
             self._step(300)
         self._land()
+        self._commit()
 
     def _step(self, milliseconds: int) -> None:
         batches = self._source.poll(milliseconds)
@@ -114,8 +122,13 @@ class Session:
         if not batches:
             self._land()
             self._up_to_date()
+        if self._uncommitted and (not batches or self.polled > self._commit_due):
+            self._commit()
         for batch in batches:
-            pipeline = self._pipelines.get(batch.partition) or self._open(batch.partition)
+            pipeline = self._pipelines.get(batch.partition)
+            if pipeline is None:
+                self._open(batch.partition)
+                continue
             folded = pipeline.fold(batch.messages)
             self._land()
             if self._pipelines.get(batch.partition) is not pipeline:
@@ -123,20 +136,24 @@ class Session:
             written = self._writer.submit(self._sink.accept, folded.documents)
             self._flight = _Flight(batch, folded, pipeline, written)
 
-    def _open(self, partition: TopicPartition) -> Pipeline:
+    def _open(self, partition: TopicPartition) -> None:
+        """Begin a partition that came to us where its documents and its offset are known to belong together."""
+        self._land()
         reader = ElasticReader(self._client, self._generation, self._patience)
         documents = Documents(reader, self._settings.documents_in_memory)
-        pipeline = Pipeline(Sifter(self._source.committed(partition)), self._view.fold(documents, self._settings))
-        self._pipelines[partition] = pipeline
-        return pipeline
+        sifter = Sifter(self._source.begin(partition))
+        self._pipelines[partition] = Pipeline(sifter, self._view.fold(documents, self._settings))
 
     def _lost(self, partitions: set[TopicPartition]) -> None:
         """Forget what belongs to another instance now. It begins at our last commit, whatever we still write."""
+        with suppress(KafkaError):
+            self._commit()
         for partition in partitions:
             self._pipelines.pop(partition, None)
+            self._uncommitted.pop(partition, None)
 
     def _land(self) -> None:
-        """Wait until the batch that is being written is there, then commit it."""
+        """Wait until the batch that is being written is there; then its offset may be committed."""
         flight = self._flight
         if flight is None:
             return
@@ -156,8 +173,16 @@ class Session:
                 log.error("dead letter", view=self._view.name, number=len(dead), cause=letter.reason)
         failpoint(f"export.{self._view.name}.after-write")
         if self._pipelines.get(flight.batch.partition) is flight.pipeline:
-            self._source.commit(flight.batch.partition, flight.batch.next_offset, flight.folded.sifted)
+            if not self._uncommitted:
+                self._commit_due = time.monotonic() + _COMMIT_AFTER
+            self._uncommitted[flight.batch.partition] = (flight.batch.next_offset, flight.folded.sifted)
         self._measure(flight, written)
+
+    def _commit(self) -> None:
+        """Tell Kafka how far the view has everything."""
+        if self._uncommitted:
+            self._source.commit(self._uncommitted)
+            self._uncommitted = {}
 
     def _up_to_date(self) -> None:
         """Kafka has nothing more: what its offsets count beyond are marks of transactions."""

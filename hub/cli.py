@@ -160,7 +160,7 @@ def export(
     from hub import process
 
     if view not in VIEWS:
-        _fail(f"there is no view {view!r}; there are {', '.join(VIEWS)}", as_json=as_json)
+        _fail(f"there is no view {view}; there are {', '.join(VIEWS)}", as_json=as_json)
     with _explained(as_json=as_json):
         process.run(f"export-{view}", process.provide(view, exporter(VIEWS[view]), host, port), as_json=as_json)
 

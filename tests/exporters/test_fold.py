@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from exporters.pipeline import Folded
 from exporters.record import Fate
+from exporters.views import VIEWS
 
 quick = settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 views = pytest.mark.parametrize("view", ["audit", "operations"])
@@ -248,6 +249,15 @@ def test_an_audit_document_has_the_columns_that_operators_search(log: SimpleName
     element = next(one for one in found if one["valueType"] == "PROCESS_INSTANCE")
     assert element["elementType"] == "SERVICE_TASK"
     assert element["@timestamp"].endswith("Z")
+
+
+@views
+def test_every_field_of_a_document_is_in_the_strict_mapping(log: SimpleNamespace, view: str):
+    for family, properties in VIEWS[view].families.items():
+        for body in log.straight(view).bodies(family).values():
+            assert body.keys() <= properties.keys(), family
+            for side in {"payer", "payee"} & body.keys():
+                assert body[side].keys() <= properties[side]["properties"].keys()
 
 
 @views

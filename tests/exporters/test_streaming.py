@@ -220,8 +220,13 @@ async def test_payments_appear_in_both_views_masked_and_found_by_their_columns(w
     ]
     audit = {"bool": {"filter": columns}}
     await until(lambda: bool(world.elastic.count(index="payhub-audit-*", query=audit)["count"] == 1), "the audit view")
-    steps = world.elastic.search(index="payhub-steps", query={"term": {"paymentId": ids[0]}}, size=100)["hits"]["hits"]
-    assert {"hold-funds", "book-transfer"} <= {hit["_source"]["elementId"] for hit in steps}
+    of_payment = {"bool": {"filter": [{"term": {"paymentId": ids[0]}}, {"term": {"state": "COMPLETED"}}]}}
+
+    def steps() -> set[str]:
+        found = world.elastic.search(index="payhub-steps", query=of_payment, size=100)["hits"]["hits"]
+        return {hit["_source"]["elementId"] for hit in found}
+
+    await until(lambda: {"hold-funds", "book-transfer", "payer-transfer"} <= steps(), "the steps")
     for view in ("audit", "operations"):
         assert (await world.page(view, "/health/ready")).status_code == httpx.codes.OK
         assert f'payhub_export_lag_records{{partition="0",view="{view}"}}' in (await world.page(view, "/metrics")).text
