@@ -58,7 +58,9 @@ def test_the_readmes_first_payment_settles_in_processes_of_at_most_120_mb(data_d
         time.sleep(0.5)
     assert '"COMMITTED"' in told
     parts = json.loads(run(".venv/bin/payhub status --json"))["parts"]
-    ours = {part["name"]: part["memory_bytes"] / 2**20 for part in parts if part["name"].startswith(("serve-", "work-"))}
+    ours = {
+        part["name"]: part["memory_bytes"] / 2**20 for part in parts if part["name"].startswith(("serve-", "work-"))
+    }
     assert len(ours) == 7
     assert {name: megabytes for name, megabytes in ours.items() if megabytes > 120} == {}
     assert "The book is sound." in run(".venv" + leave)
