@@ -36,6 +36,7 @@ BATCH: Final = 500
 
 _ONE_RELAY: Final = 7204
 _ACKNOWLEDGED_WITHIN: Final = 30.0  # seconds
+_LONGEST_PAUSE: Final = 30.0  # seconds
 
 _CURSOR: Final = "INSERT INTO ledger.outbox_cursor (consumer) VALUES (%(consumer)s) ON CONFLICT (consumer) DO NOTHING"
 _SENT: Final = "SELECT sent FROM ledger.outbox_cursor WHERE consumer = %(consumer)s"
@@ -247,11 +248,15 @@ class KafkaTopic:
 
 
 async def tell_for_ever(relay: Relay, every: float) -> None:
-    """Tell what waits, at once again as long as there is more, else after `every` seconds."""
+    """Tell what waits, at once again as long as there is more, else after `every` seconds; less and less often, down to
+    twice a minute, while that fails."""
+    pause = every
     while True:
         try:
             while await relay.tell():
                 pass
+            pause = every
         except (Unavailable, NotAcknowledged) as error:
-            log.warning("outbox.later", cause=str(error))
-        await asyncio.sleep(every)
+            pause = max(every, min(pause * 2, _LONGEST_PAUSE))
+            log.warning("outbox.later", cause=str(error), pause=pause)
+        await asyncio.sleep(pause)
