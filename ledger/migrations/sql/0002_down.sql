@@ -17,3 +17,5 @@ ALTER TABLE ledger.txn DROP COLUMN hold_until, DROP COLUMN hold_freed, DROP CONS
     DROP CONSTRAINT txn_reverse_names_its_original, DROP CONSTRAINT txn_kind_check;
 ALTER TABLE ledger.txn ADD CONSTRAINT txn_kind_check
     CHECK (kind IN ('post', 'hold', 'capture', 'void', 'expire', 'reverse', 'adjust')) NOT VALID;
+ALTER TABLE ledger.txn ADD CONSTRAINT txn_book_id_fkey FOREIGN KEY (book_id) REFERENCES ledger.book;
+ALTER TABLE ledger.outbox ADD CONSTRAINT outbox_txn_id_fkey FOREIGN KEY (txn_id) REFERENCES ledger.txn;
