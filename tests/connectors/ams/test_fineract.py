@@ -322,7 +322,8 @@ def test_amounts_are_read_without_floats_and_fees_are_rounded_half_to_even():  #
 
 
 def test_an_error_without_a_code_has_an_empty_one():
-    assert [error_code(answer) for answer in (None, [], {}, {"errors": []}, {"errors": [{}]})] == [""] * 5
+    answers: list[Any] = [None, [], {}, {"errors": []}, {"errors": [{}]}]
+    assert [error_code(answer) for answer in answers] == [""] * 5
 
 
 def test_a_transfer_code_that_fineract_would_cut_is_refused():

@@ -33,20 +33,20 @@ class HealthPage:
 def page() -> Iterator[HealthPage]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            page.looks += 1
-            self.send_response(page.status)
-            self.send_header("Content-Length", str(len(page.body)))
+            here.looks += 1
+            self.send_response(here.status)
+            self.send_header("Content-Length", str(len(here.body)))
             self.end_headers()
-            self.wfile.write(page.body)
+            self.wfile.write(here.body)
 
         def log_message(self, *_: Any) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    page = HealthPage(f"http://127.0.0.1:{server.server_port}/health/ready")
+    here = HealthPage(f"http://127.0.0.1:{server.server_port}/health/ready")
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    yield page
+    yield here
     server.shutdown()
     server.server_close()
 
