@@ -4,8 +4,9 @@
                                         [--connections 1 16 64] [--json]
 
 *hot* credits the bank's one settlement account each time; *uniform* credits 250 customers in turn. Both debit 250
-customers. *hot, by itself* is the same posting with nothing coalesced, one statement each: what the row lock alone
-costs. The database is made anew and must be sound afterwards, as in B5. Target: hot >= 0.90 of uniform.
+customers. *hot, by itself* is the same posting as an adjustment: never coalesced, one call each of the function for
+several legs, so what the row lock alone costs. The database is made anew and must be sound afterwards, as in B5.
+Target: hot >= 0.90 of uniform.
 """
 
 from __future__ import annotations
