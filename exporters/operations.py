@@ -66,14 +66,14 @@ class OperationsFold:
         self.documents: Final = documents
         self._directory = Directory(documents, DIRECTORY)
         self._secret = search_secret
-        self._changes: Final[Mapping[str, Change]] = {
-            "MESSAGE_START_EVENT_SUBSCRIPTION": self._started,
-            "PROCESS_INSTANCE_CREATION": self._started,
-            "PROCESS_INSTANCE": self._element,
-            "VARIABLE": self._variable,
-            "JOB": self._job,
-            "INCIDENT": self._incident,
-            "PROCESS": self._process,
+        self._changes: Final[Mapping[str, tuple[frozenset[str], Change]]] = {
+            "MESSAGE_START_EVENT_SUBSCRIPTION": (frozenset({"CORRELATED"}), self._started),
+            "PROCESS_INSTANCE_CREATION": (frozenset({"CREATED"}), self._started),
+            "PROCESS_INSTANCE": (_ELEMENT_CHANGES, self._element),
+            "VARIABLE": (frozenset({"CREATED", "UPDATED"}), self._variable),
+            "JOB": (_JOB_CHANGES, self._job),
+            "INCIDENT": (frozenset({"CREATED", "RESOLVED", "MIGRATED"}), self._incident),
+            "PROCESS": (frozenset({"CREATED", "DELETED"}), self._process),
         }
 
     def accept(self, batch: Sequence[Record]) -> list[Outcome]:
@@ -92,14 +92,15 @@ class OperationsFold:
         return document.body | {"variableTerms": [f"{name}={one['value']}"[:256] for name, one in variables.items()]}
 
     def _concerns(self, record: Record) -> bool:
-        return record.value_type in self._changes and record.record_type == "EVENT"
+        found = self._changes.get(record.value_type)
+        return found is not None and record.intent in found[0] and record.record_type == "EVENT"
 
     def _one(self, record: Record) -> Outcome:
         if not self._concerns(record):
             return SEEN
         try:
             identity = self._directory.identity_of(record)
-            return TAKEN if self._changes[record.value_type](record, identity) else SEEN
+            return TAKEN if self._changes[record.value_type][1](record, identity) else SEEN
         except Exception as error:  # noqa: BLE001 -- one record must never stop the view
             return Outcome(Fate.DEAD, f"cannot be folded: {type(error).__name__}")
 
@@ -180,7 +181,7 @@ class OperationsFold:
     # --- Process instances and their elements
 
     def _started(self, record: Record, identity: Identity | None) -> bool:
-        if not is_start(record) or identity is None:
+        if identity is None:
             return False
         value = record.value
         variables: dict[str, Any] = value.get("variables") or {}
@@ -243,8 +244,6 @@ class OperationsFold:
             transfer["rail"] = value["bpmnProcessId"]
 
     def _element(self, record: Record, identity: Identity | None) -> bool:
-        if record.intent not in _ELEMENT_CHANGES:
-            return False
         step = Ref(STEPS, record.id_of(record.key))
         if record.intent == "SEQUENCE_FLOW_TAKEN":
             scope = Ref(STEPS, record.id_of(record.value["flowScopeKey"]))
@@ -283,8 +282,6 @@ class OperationsFold:
     # --- Variables
 
     def _variable(self, record: Record, identity: Identity | None) -> bool:
-        if record.intent not in {"CREATED", "UPDATED"}:
-            return False
         value = record.value
         step = Ref(STEPS, record.id_of(value["scopeKey"]))
         begin = _new_step(record, identity, known=False)
@@ -297,8 +294,6 @@ class OperationsFold:
     # --- Jobs
 
     def _job(self, record: Record, identity: Identity | None) -> bool:
-        if record.intent not in _JOB_CHANGES:
-            return False
         value = record.value
         step = Ref(STEPS, record.id_of(value["elementInstanceKey"]))
         changed = self._change(step, record, _new_step(record, identity), lambda body: _move_job(body, record))
@@ -311,8 +306,6 @@ class OperationsFold:
     # --- Incidents
 
     def _incident(self, record: Record, identity: Identity | None) -> bool:
-        if record.intent not in {"CREATED", "RESOLVED", "MIGRATED"}:
-            return False
         ref = Ref(INCIDENTS, record.id_of(record.key))
         begin = {**_owner(record, identity), "incidentKey": str(record.key), "createdAt": record.at}
         changed = self._change(ref, record, begin, lambda body: _move_incident(body, record))
@@ -324,8 +317,6 @@ class OperationsFold:
     # --- Drawings
 
     def _process(self, record: Record, identity: Identity | None) -> bool:  # noqa: ARG002
-        if record.intent not in {"CREATED", "DELETED"}:
-            return False
         value = record.value
         begin: Body = {
             "processDefinitionKey": str(record.key),
