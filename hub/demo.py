@@ -336,31 +336,37 @@ class Demo:
 
     # --- Our book
 
-    async def _ledger(self, tenant: str, path: str) -> Any:
+    async def _ledger(self, tenant: str, path: str) -> dict[str, Any]:
+        """What the book says; nothing when it does not know what is asked for. Raises `DemoFailed`."""
         token = self._issuer.mint("viewer", tenant)
-        answer = await self._http.get(f"{self._urls['ledger']}{path}", headers={"Authorization": f"Bearer {token}"})
-        answer.raise_for_status()
-        return answer.json()
+        end = time.monotonic() + 20
+        while True:
+            answer = await self._http.get(f"{self._urls['ledger']}{path}", headers={"Authorization": f"Bearer {token}"})
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                return {}
+            if answer.status_code == httpx.codes.OK:
+                found: dict[str, Any] = answer.json()
+                return found
+            # The database was away a moment ago: connections of that time break when they are used again.
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > end:
+                raise DemoFailed(f"the ledger answered {answer.status_code} to {path}")
+            await asyncio.sleep(0.5)
 
     async def _over_stp(self) -> int:
         """Minor units that all tenants' books say left over STP."""
         total = 0
         for tenant in sorted({shown.tenant for shown in self._payments}):
-            with suppress(httpx.HTTPStatusError):  # a book that never paid over STP has no such account
-                found = await self._ledger(tenant, f"/ledger/accounts/{AccountKind.STP_SETTLEMENT}/balances")
-                for one in found["balances"]:
-                    # Our money at STP: more goes out here than comes in, so the balance is below zero.
-                    amount = Money.parse(one["booked"].removeprefix("-"), one["currency"]).minor
-                    total += amount if one["booked"].startswith("-") else -amount
+            found = await self._ledger(tenant, f"/ledger/accounts/{AccountKind.STP_SETTLEMENT}/balances")
+            for one in found.get("balances", ()):  # a book that never paid over STP has no such account
+                # Our money at STP: more goes out here than comes in, so the balance is below zero.
+                amount = Money.parse(one["booked"].removeprefix("-"), one["currency"]).minor
+                total += amount if one["booked"].startswith("-") else -amount
         return total
 
     async def _effect(self, shown: Shown) -> str:
         """What the book says the payment did to the payer."""
-        try:
-            answer = await self._ledger(shown.tenant, f"/ledger/payments/{shown.payment_id}/transactions")
-        except httpx.HTTPStatusError:  # refused before anything was booked: the book does not know it
-            return "none"
-        found = answer["transactions"]
+        answer = await self._ledger(shown.tenant, f"/ledger/payments/{shown.payment_id}/transactions")
+        found = answer.get("transactions", ())  # what was refused before anything was booked, the book does not know
         paid = [
             Money.parse(posting["amount"], posting["currency"])
             for transaction in found
