@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from importlib.resources import files
 
-from alembic import command
+from alembic import command, context
 from alembic.config import Config
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, pool, text
 
 _MIGRATION_LOCK = 7201  # any number; one migration at a time per database
 
@@ -35,3 +35,16 @@ def migrate(package: str, url: str, revision: str = "head") -> None:
                 lock.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
     finally:
         engine.dispose()
+
+
+def revise(schema: str) -> None:
+    """What every component's `env.py` calls: run the revisions Alembic was asked for, in the component's own schema."""
+    url = context.config.get_main_option("sqlalchemy.url")
+    if url is None:
+        raise LookupError("sqlalchemy.url is not set")
+    engine = create_engine(url, poolclass=pool.NullPool)
+    with engine.begin() as connection:
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {schema}"))
+        context.configure(connection=connection, version_table_schema=schema, transactional_ddl=True)
+        with context.begin_transaction():
+            context.run_migrations()

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
 from hub.connector import Service
-from hub.errors import Unavailable
 from hub.messages import Engine
+from hub.repetition import repeat
 from hub.settings import KafkaSettings, TokenSettings, read
 from hub.statements import Statements, open_statements
-from hub.telemetry import logger
 from hub.tokens import TokenVerifier
 from ledger.api import ledger_app
 from ledger.book import Ledger
@@ -21,19 +19,6 @@ from ledger.settings import LedgerSettings
 from ledger.snapshots import take_due
 
 Loop = Callable[[], Awaitable[None]]
-
-log = logger(__name__)
-
-
-async def repeat(what: str, step: Callable[[], Awaitable[int]], every: float) -> None:
-    """Do a step for ever, at once again as long as it finds something, else after `every` seconds."""
-    while True:
-        try:
-            while await step():
-                pass
-        except Unavailable as error:
-            log.warning(f"{what}.later", cause=str(error))
-        await asyncio.sleep(every)
 
 
 async def free_expired_holds(ledger: Ledger, every: float) -> None:

@@ -186,15 +186,3 @@ class Callbacks:
         except Exception as error:  # noqa: BLE001 (one callback that we cannot handle must not hold up the rest)
             alert("callback-not-handled", callback_id=callback.id, cause=type(error).__name__)
             await self._orders.close_callback(callback.id, CallbackResult.FAILED, self._clock())
-
-    async def sweep_for_ever(self, pause: float) -> None:
-        """The loop that runs beside the jobs, every `pause` seconds, longer while something is away."""
-        wait = pause
-        while True:
-            try:
-                await self.sweep()
-                wait = pause
-            except Unavailable as error:
-                wait = min(wait * 2, 30.0)
-                log.warning("sweep.put-off", cause=str(error), seconds=wait)
-            await asyncio.sleep(wait)

@@ -32,6 +32,7 @@ from connectors.stp.worker import StpWorker, Timers
 from hub.api import add_probes
 from hub.connector import Connector, Service, Work
 from hub.messages import Engine
+from hub.repetition import repeat
 from hub.settings import DatabaseSettings, SettingsError, read
 from hub.statements import open_statements
 from hub.transfer import TenantId
@@ -87,9 +88,9 @@ async def open_work(engine: Engine) -> AsyncIterator[Work]:
                 ReconciliationWorker(comparing, ReconciliationStore(database), again_after),
             ],
             loops=[
-                partial(callbacks.sweep_for_ever, settings.sweep_every),
-                partial(deposits.sweep_for_ever, settings.sweep_every),
-                partial(poller.poll_for_ever, settings.poll_every),
+                partial(repeat, "callbacks", callbacks.sweep, settings.sweep_every),
+                partial(repeat, "deposits", deposits.sweep, settings.sweep_every),
+                partial(repeat, "open orders", poller.poll, settings.poll_every),
             ],
             probes={"database": database.ping},
         )

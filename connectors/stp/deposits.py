@@ -211,18 +211,6 @@ class Deposits:
             # STP left before it could be told; whether it keeps the money without an answer, nobody documents.
             alert("deposit-refusal-untold", callback_id=callback_id, cause=reply.cause)
 
-    async def sweep_for_ever(self, pause: float) -> None:
-        """The loop that runs beside the jobs, every `pause` seconds, longer while something is away."""
-        wait = pause
-        while True:
-            try:
-                await self.sweep()
-                wait = pause
-            except Unavailable as error:
-                wait = min(wait * 2, 30.0)
-                log.warning("deposit-sweep.put-off", cause=str(error), seconds=wait)
-            await asyncio.sleep(wait)
-
 
 class DepositWorker:
     """The three jobs of a deposit's process that concern STP."""

@@ -6,7 +6,6 @@ and never with more than half of what STP answers in an hour. What it hears is t
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -15,7 +14,6 @@ from connectors.stp.consults import ConsultBudget
 from connectors.stp.dispatch import Clock, Dispatch, Look, alert, now
 from connectors.stp.model import StpConfigurationError, TrackingKeyCollision
 from connectors.stp.orders import OrderStore
-from hub.errors import Unavailable
 from hub.statements import Statements
 from hub.telemetry import logger
 from hub.transfer import PaymentId
@@ -119,12 +117,3 @@ class Poller:
         if not order.state.is_final and await self._database.rows(_ALERT, given):
             alert("no-final-state", payment_id=payment_id, sending=order.sending)
         return True
-
-    async def poll_for_ever(self, pause: float) -> None:
-        """The loop that runs beside the jobs."""
-        while True:
-            await asyncio.sleep(pause)
-            try:
-                await self.poll()
-            except Unavailable as error:
-                log.warning("poll.put-off", cause=str(error))

@@ -1,23 +1,7 @@
-"""Alembic's entry for the schema `stp`."""
+"""Run by Alembic: the schema `stp`."""
 
 from __future__ import annotations
 
-from alembic import context
-from sqlalchemy import create_engine, pool, text
+from hub.migrations import revise
 
-SCHEMA = "stp"
-
-
-def run() -> None:
-    url = context.config.get_main_option("sqlalchemy.url")
-    if url is None:
-        raise LookupError("sqlalchemy.url is not set")
-    engine = create_engine(url, poolclass=pool.NullPool)
-    with engine.begin() as connection:
-        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
-        context.configure(connection=connection, version_table_schema=SCHEMA, transactional_ddl=True)
-        with context.begin_transaction():
-            context.run_migrations()
-
-
-run()
+revise("stp")

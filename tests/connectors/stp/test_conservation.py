@@ -39,6 +39,7 @@ from connectors.stp.reconciliation import Reconciliation
 from connectors.stp.reconciliation_store import ReconciliationStore
 from connectors.stp.reconciliation_wiring import accounts
 from hub.money import Money
+from hub.repetition import repeat
 from hub.statements import open_statements
 from hub.testing import Completed, Failed, Thrown, run
 from hub.transfer import Outcome, PaymentId
@@ -173,8 +174,8 @@ async def beside(world):
         budget=ConsultBudget(rail.orders._database, 1_000_000), pace=Pace(timedelta(seconds=3)), clock=rail.clock,
     )  # fmt: skip
     loops = [
-        world.listen(), rail.callbacks.mark_for_ever(), rail.callbacks.sweep_for_ever(0.5),
-        rail.deposits.sweep_for_ever(0.5), poller.poll_for_ever(2),
+        world.listen(), rail.callbacks.mark_for_ever(), repeat("callbacks", rail.callbacks.sweep, 0.5),
+        repeat("deposits", rail.deposits.sweep, 0.5), repeat("open orders", poller.poll, 2),
     ]  # fmt: skip
     tasks = [asyncio.ensure_future(loop) for loop in loops]
     try:
