@@ -279,7 +279,7 @@ class Demo:
 
     async def _until_held(self, shown: Shown) -> None:
         """Wait until the order is at STP, so that the outage falls between sending and booking."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < end:
             if any(order["conceptoPago"] == self._concept(shown) for order in await self._orders()):
                 return

@@ -38,6 +38,9 @@ EXPORTERS: Final[Mapping[str, int]] = {"audit": 8120, "operations": 8121}
 _LEAN: Final[Mapping[str, str]] = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
 # glibc keeps an arena per thread and gives little back; a worker's memory is a third less with two arenas.
 
+_SIMULATOR_ALLOWS: Final[Mapping[str, str]] = {"PAYHUB_STP_CONSULTS_PER_HOUR": "1000000", "PAYHUB_STP_PAGE_PAUSE": "0"}
+"""What the simulator does not mind and STP would: never taken for another STP."""
+
 SIMULATED_PAYER_ACCOUNT: Final = "646180157000000004"
 SIMULATED_COMPANY: Final = "PAYHUB"
 
@@ -130,6 +133,8 @@ class LocalHub:
         return {
             "PAYHUB_LEDGER_DATABASE_URL": state.address("postgres"),
             "PAYHUB_LEDGER_ROLE": APP_ROLE,
+            # Fineract keeps books of its own: there is nothing of ours to compare with STP's.
+            "PAYHUB_STP_RECONCILE_LEDGER": str(os.environ.get("PAYHUB_AMS_BACKEND") != "fineract").lower(),
             "PAYHUB_CHANNEL_ACCOUNT_SYSTEM_URL": f"http://127.0.0.1:{state.ports['work-ams']}/health/ready",
             "PAYHUB_TOKEN_JWKS_URL": f"http://127.0.0.1:{state.ports['issuer']}/jwks.json",
             "PAYHUB_STP_BASE_URL": simulator,
@@ -138,8 +143,7 @@ class LocalHub:
             "PAYHUB_STP_PRIVATE_KEY_FILE": str(private_key),
             "PAYHUB_STP_CALLBACK_SECRET": secret,
             "PAYHUB_STP_INQUIRE_AFTER": "5",
-            "PAYHUB_STP_CONSULTS_PER_HOUR": "1000000",
-            "PAYHUB_STP_PAGE_PAUSE": "0",
+            **({} if "PAYHUB_STP_BASE_URL" in os.environ else _SIMULATOR_ALLOWS),
             "PAYHUB_STP_SIMULATOR_COMPANY": SIMULATED_COMPANY,
             "PAYHUB_STP_SIMULATOR_PAYER_ACCOUNT": SIMULATED_PAYER_ACCOUNT,
             "PAYHUB_STP_SIMULATOR_PUBLIC_KEY_FILE": str(public_key),
