@@ -41,10 +41,11 @@ ALONE: Final = {
     "accept": _Alone("benchmarks.b1_accept", "database"),
     "worker": _Alone("benchmarks.b3_worker_runtime", "engine"),
     "ledger": _Alone("benchmarks.b5_ledger", "database"),
+    "hot-account": _Alone("benchmarks.b6_hot_account", "database"),
     "orders": _Alone("benchmarks.stp_orders", "database"),
     "streamer": _Alone("benchmarks.b7_streamer", "nothing"),
 }
-"""B1, B3, B5, B6 and B7, by the names that `payhub bench` takes."""
+"""B1, B3, B5, B6, STP's orders and B7, by the names that `payhub bench` takes."""
 
 NAMES: Final = (END_TO_END, *ALONE)
 

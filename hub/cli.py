@@ -585,7 +585,8 @@ def demo(
 @app.command()
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(help="end-to-end (B2, B4), accept (B1), worker (B3), ledger (B5), or all.")
+        list[str] | None,
+        typer.Argument(help="end-to-end, accept, worker, ledger, hot-account, orders, streamer; or all."),
     ] = None,
     *,
     rounds: Annotated[int, typer.Option(min=1, help="end-to-end: how often the two sides alternate.")] = 3,
