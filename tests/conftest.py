@@ -6,6 +6,7 @@ create databases) take servers that already run, which makes a single test quick
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from sqlalchemy.engine import make_url
 
 from hub.stack.state import load_state
@@ -32,6 +34,19 @@ def _no_settings_from_outside() -> Iterator[None]:
             if name.startswith(SETTINGS_PREFIX) and not name.startswith(("PAYHUB_TEST_", "PAYHUB_STACK_")):
                 patch.delenv(name)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A command or a process that is tried inside a test sets up logging on that test's standard error, then closed."""
+    yield
+    root = logging.getLogger()
+    ours = [one for one in root.handlers if isinstance(one.formatter, structlog.stdlib.ProcessorFormatter)]
+    if ours:
+        for handler in ours:
+            root.removeHandler(handler)
+        root.setLevel(logging.WARNING)
+        structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
 import httpx
 import pytest
-import structlog
 from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel
 
@@ -160,25 +158,11 @@ async def test_a_problem_carries_what_it_was_given(client: httpx.AsyncClient) ->
     assert (found["errors"], found["more"]) == ([{"pointer": "/a", "code": "b"}], 7)
 
 
-@contextmanager
-def logging_as_a_process() -> Iterator[None]:
-    """The log of a real process on this test's standard error, which is closed when the test ends."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    configure_logging("test")
-    try:
-        yield
-    finally:
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        structlog.reset_defaults()
-
-
 async def test_a_defect_tells_the_caller_nothing_and_the_log_only_where(
     client: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with logging_as_a_process():
-        answer = await client.get("/fails/otherwise")
+    configure_logging("test")
+    answer = await client.get("/fails/otherwise")
     _problem(answer, 500, "internal")
     out, err = capfd.readouterr()
     for text in (answer.text, out, err):
@@ -302,8 +286,8 @@ async def test_the_log_line_names_route_and_trace_but_neither_path_nor_caller(
     client: httpx.AsyncClient, capfd: pytest.CaptureFixture[str]
 ) -> None:
     trace = "0af7651916cd43dd8448eb211c80319c"
-    with logging_as_a_process():
-        await client.get("/things/77?page=78", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
+    configure_logging("test")
+    await client.get("/things/77?page=78", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
     [line] = [json.loads(line) for line in capfd.readouterr().err.splitlines() if '"event": "request"' in line]
     assert (line["route"], line["status"], line["trace_id"], line["method"]) == ("/things/{number}", 200, trace, "GET")
     assert "77" not in json.dumps({key: value for key, value in line.items() if key not in {"ms", "timestamp"}})

@@ -361,7 +361,7 @@ async def test_incoming_money_that_was_not_answered_is_posted_again_after_a_rest
 
     monkeypatch.setattr(rail.simulator.company.deposits, "post", away)
     object.__setattr__(rail.simulator._settings, "repeat_every", 60)
-    rail.simulator.deposits.arrive({"monto": "1.00", "cuentaBeneficiario": "646180157000000017"})
+    rail.simulator.deposits.arrive({"monto": "1.00", "cuentaBeneficiario": "646180999999999992"})
     await eventually(lambda: rail.simulator.book.deposits()[0].attempts == 1)
     await rail.simulator.close()
     async with Simulator.open(rail.simulator._settings) as again:
