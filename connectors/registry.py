@@ -15,6 +15,8 @@ MODULES: Final[Mapping[str, str]] = {
     "channel": "connectors.channel.connector",
     "ams": "connectors.ams.connector",
     "stp": "connectors.stp.connector",
+    "disbursement": "connectors.disbursement.connector",
+    "operations": "operations_app.connector",
 }
 
 SERVICES: Final[Mapping[str, str]] = {
@@ -22,6 +24,8 @@ SERVICES: Final[Mapping[str, str]] = {
     "stp-callbacks": "stp",
     "stp-simulator": "stp",
     "fineract-simulator": "ams",
+    "disbursement": "disbursement",
+    "operations": "operations",
 }
 """Which connector provides which HTTP service."""
 

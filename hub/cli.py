@@ -66,7 +66,7 @@ def work(
 
 @app.command()
 def serve(
-    service: Annotated[str, typer.Argument(help="channel, stp-callbacks, ledger, stp-simulator or fineract-simulator")],
+    service: Annotated[str, typer.Argument(help="channel, stp-callbacks, ledger, disbursement, operations, ...")],
     *,
     host: Host = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to serve on; 0: any free one.")] = 0,

@@ -26,14 +26,30 @@ from hub.tokens import LocalIssuer, issuer_app
 from hub.zeebe.client import Deployment, open_engine
 from ledger.settings import APP_ROLE
 
-SERVICES: Final[Mapping[str, int]] = {"channel": 8100, "stp-callbacks": 8101, "ledger": 8102, "stp-simulator": 8103}
+SERVICES: Final[Mapping[str, int]] = {
+    "channel": 8100,
+    "stp-callbacks": 8101,
+    "ledger": 8102,
+    "stp-simulator": 8103,
+    "disbursement": 8105,
+    "operations": 8106,
+}
 """Default port of each HTTP service."""
 
 ISSUER_PORT: Final = 8104
-WORKERS: Final[Mapping[str, int]] = {"channel": 8110, "ams": 8111, "stp": 8112}
+WORKERS: Final[Mapping[str, int]] = {
+    "channel": 8110,
+    "ams": 8111,
+    "stp": 8112,
+    "disbursement": 8113,
+    "operations": 8114,
+}
 """Default port of each worker's health page."""
 EXPORTERS: Final[Mapping[str, int]] = {"audit": 8120, "operations": 8121}
 """Default port of each exporter's health page; they run where there is a Kafka and an Elasticsearch."""
+
+NEEDS_VIEWS: Final = frozenset({"operations"})
+"""Services and workers that run only where the views are kept."""
 
 _LEAN: Final[Mapping[str, str]] = {"MALLOC_ARENA_MAX": "2", "MALLOC_TRIM_THRESHOLD_": "131072"}
 # glibc keeps an arena per thread and gives little back; a worker's memory is a third less with two arenas.
@@ -70,6 +86,7 @@ async def deploy(settings: EngineSettings) -> Deployment:
 def migrate_all(database_url: str, ledger_url: str) -> None:
     """Bring every component's tables to the newest revision."""
     migrate("ledger.migrations", ledger_url)
+    migrate("ledger.disbursement.migrations", ledger_url)
     for connector in registry.every():
         if connector.migrations is not None:
             migrate(connector.migrations, database_url)
@@ -82,9 +99,9 @@ class LocalHub:
         self._folder = data_folder.resolve()
 
     def ports(self, profile: Profile) -> Mapping[str, int]:
-        ports = {f"serve-{name}": port for name, port in SERVICES.items()}
+        ports = {f"serve-{name}": port for name, port in _run(SERVICES, profile).items()}
         ports["issuer"] = ISSUER_PORT
-        for name, port in WORKERS.items():
+        for name, port in _run(WORKERS, profile).items():
             ports[f"work-{name}"] = port
             if profile is Profile.FULL:
                 ports[f"work-{name}-2"] = port + 20
@@ -118,6 +135,8 @@ class LocalHub:
                 "stp_callbacks": url("serve-stp-callbacks"),
                 "ledger": url("serve-ledger"),
                 "stp_simulator": url("serve-stp-simulator"),
+                "disbursement": url("serve-disbursement"),
+                **({} if state.profile is Profile.BAREBONE else {"operations": url("serve-operations")}),
                 "issuer": url("issuer"),
             },
             version=version("payment-hub"),
@@ -159,8 +178,8 @@ class LocalHub:
             port = state.ports[name]
             return HubProcess(name, (sys.executable, "-m", "hub.cli", *words, "--port", str(port)), port, _LEAN)
 
-        services = [process(f"serve-{name}", "serve", name) for name in SERVICES]
-        workers = [process(f"work-{name}", "work", name) for name in WORKERS]
+        services = [process(f"serve-{name}", "serve", name) for name in _run(SERVICES, state.profile)]
+        workers = [process(f"work-{name}", "work", name) for name in _run(WORKERS, state.profile)]
         if state.profile is Profile.FULL:
             workers += [process(f"work-{name}-2", "work", name) for name in WORKERS]
         exporters = [process(f"export-{name}", "export", name) for name in EXPORTERS if f"export-{name}" in state.ports]
@@ -174,10 +193,16 @@ class LocalHub:
         return LocalIssuer.open(self._folder / "issuer")
 
 
+def _run(parts: Mapping[str, int], profile: Profile) -> dict[str, int]:
+    """Those of the services or workers that this profile runs, with their ports."""
+    return {name: port for name, port in parts.items() if profile is not Profile.BAREBONE or name not in NEEDS_VIEWS}
+
+
 def _kept(environment: Mapping[str, str]) -> dict[str, str]:
     """What the operator set by hand wins over the local defaults, the addresses of servers excepted."""
     prefixes = tuple(
-        f"PAYHUB_{component}_" for component in ("STP", "TOKEN", "LEDGER", "CHANNEL", "AMS", "WORKER", "EXPORT")
+        f"PAYHUB_{component}_"
+        for component in ("STP", "TOKEN", "LEDGER", "CHANNEL", "AMS", "WORKER", "EXPORT", "DISBURSEMENT", "OPERATIONS")
     )
     return {name: value for name, value in environment.items() if name.startswith(prefixes)}
 

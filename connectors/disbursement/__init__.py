@@ -1,0 +1,9 @@
+"""Partners and their stores: contributions come in, disbursements go out, and the merchant is told.
+
+The rules of store balances live in `ledger.disbursement`; here are the jobs, the HTTP interface and the messages.
+
+    model.py       our words: jobs, results, messages
+    worker.py      one short method per job
+    api.py         partners, treasury and operations over HTTP
+    connector.py   how it is put together
+"""

@@ -1,0 +1,1 @@
+"""How the schema `disbursement` grows; applied by `hub.migrations`."""

@@ -1,0 +1,16 @@
+"""Merchants, stores, credits, balance updates and bank transfers."""
+
+from __future__ import annotations
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    pass
+
+
+def downgrade() -> None:
+    pass

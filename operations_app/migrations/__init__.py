@@ -1,0 +1,1 @@
+"""How the schema `operations` grows; applied by `hub.migrations`."""

@@ -1,0 +1,7 @@
+"""The jobs by which an operator's action is carried out."""
+
+from __future__ import annotations
+
+
+class OperationsWorker:
+    """Carries out what operators decided."""
