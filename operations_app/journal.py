@@ -1,0 +1,219 @@
+"""The operator log: everything an operator asked for, was refused, decided or saw, chained by hashes.
+
+    await journal.append(Act(tenant_id=..., actor=..., action="pii.reveal", target="transfer:...", ...), connection)
+
+Each row holds the SHA-256 of the row before it and of its own canonical JSON. A number is drawn under a lock that is
+kept until the commit, so numbers have no gaps and commit order is their order: whoever reads up to a number has read
+all of it. Append last in a transaction: until it ends, no other operator's act is written.
+
+What is kept here can never be erased, so personal data does not get in: `before`, `after` and `reason` are masked on
+the way. The same masked words are what is hashed, so that whoever has only the mirror in Kafka can verify it too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, LiteralString
+
+from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
+
+from exporters.privacy import mask, mask_text
+from hub.failpoint import failpoint
+from hub.statements import Statements
+
+GENESIS: Final = bytes(32)
+"""What the first row names as the hash before it."""
+
+APP_ROLE: Final = "payhub_operations_app"
+"""The role that the operations application works as: it appends to the log and can change nothing in it."""
+
+_LOCK: Final = "SELECT pg_advisory_xact_lock(7206)"
+# A statement of its own: one that waited for the lock would still see the log as it was before.
+_HEAD: Final = (
+    "SELECT clock_timestamp(), l.seq, l.hash FROM (SELECT 1) one "
+    "LEFT JOIN LATERAL (SELECT seq, hash FROM operations.act ORDER BY seq DESC LIMIT 1) l ON true"
+)
+_APPEND: Final = (
+    "INSERT INTO operations.act (seq, at, tenant_id, actor, roles, action, target, payment_id, reason_code, reason, "
+    "before, after, request_id, outcome, prev_hash, hash) "
+    "VALUES (%(seq)s, %(at)s, %(tenant_id)s, %(actor)s, %(roles)s, %(action)s, %(target)s, %(payment_id)s, "
+    "%(reason_code)s, %(reason)s, %(before)s, %(after)s, %(request_id)s, %(outcome)s, %(prev_hash)s, %(hash)s)"
+)
+COLUMNS: Final = (
+    "seq, at, tenant_id, actor, roles, action, target, payment_id, reason_code, reason, before, after, request_id, "
+    "outcome, prev_hash, hash"
+)
+_AFTER: Final[LiteralString] = f"SELECT {COLUMNS} FROM operations.act WHERE seq > %(seq)s ORDER BY seq LIMIT %(limit)s"  # noqa: S608
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """One thing that somebody did, tried to do, or was shown.
+
+    `before` and `after` are JSON without fractions: money in minor units, engine keys as integers (a text of so many
+    digits looks like an account number, and is masked).
+    """
+
+    tenant_id: str | None
+    """Nothing for what the hub itself writes."""
+    actor: str
+    """The token's subject."""
+    roles: Iterable[str]
+    action: str
+    """What was done, as in `pii.reveal`, `action.approve`, `bulk.suspend`."""
+    target: str
+    """To what, as in `transfer:<id>`, `bulk:<id>`, `callback:<id>`."""
+    outcome: str
+    """`done`, `refused`, or the state it came to."""
+    payment_id: str | None = None
+    reason_code: str | None = None
+    reason: str | None = None
+    before: Any = None
+    after: Any = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the log."""
+
+    seq: int
+    at: datetime
+    tenant_id: str | None
+    actor: str
+    roles: Sequence[str]
+    action: str
+    target: str
+    payment_id: str | None
+    reason_code: str | None
+    reason: str | None
+    before: Any
+    after: Any
+    request_id: str | None
+    outcome: str
+    prev_hash: bytes
+    hash: bytes
+
+    @classmethod
+    def of(cls, row: Sequence[Any]) -> Entry:
+        """A row whose columns are `COLUMNS`."""
+        *plain, prev_hash, digest = row
+        return cls(*plain, prev_hash=bytes(prev_hash), hash=bytes(digest))
+
+    def content(self) -> dict[str, Any]:
+        """What is hashed beside the hash before, by the names of the mirror."""
+        return {
+            "seq": self.seq,
+            "at": self.at.astimezone(UTC).isoformat(timespec="microseconds"),
+            "tenantId": self.tenant_id,
+            "actor": self.actor,
+            "roles": list(self.roles),
+            "action": self.action,
+            "target": self.target,
+            "paymentId": self.payment_id,
+            "reasonCode": self.reason_code,
+            "reason": self.reason,
+            "before": self.before,
+            "after": self.after,
+            "requestId": self.request_id,
+            "outcome": self.outcome,
+        }
+
+    def expected_hash(self) -> bytes:
+        """The hash that this row must have."""
+        return entry_hash(self.prev_hash, self.content())
+
+    def record(self) -> dict[str, Any]:
+        """The row as it is told to Kafka: whoever has all of them can verify the chain without the database."""
+        return self.content() | {"prevHash": self.prev_hash.hex(), "hash": self.hash.hex()}
+
+
+def canonical(content: Mapping[str, Any]) -> bytes:
+    """JSON in one form only: keys in order, no blanks, UTF-8."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return text.encode()
+
+
+def entry_hash(prev_hash: bytes, content: Mapping[str, Any]) -> bytes:
+    """SHA-256 over the hash before, always 32 bytes, and the canonical JSON."""
+    return hashlib.sha256(prev_hash + canonical(content)).digest()
+
+
+@dataclass(slots=True)
+class Journal:
+    """Appends to the log and reads it."""
+
+    database: Statements = field(repr=False)
+
+    async def append(self, act: Act, connection: AsyncConnection[Any] | None = None) -> int:
+        """Write one act and return its number. Raises `Unavailable`, and `ValueError` for what is no such JSON.
+
+        With a connection the row belongs to the caller's transaction, which must be READ COMMITTED; without one it is
+        committed on return.
+        """
+        values = _values(act)
+        if connection is not None:
+            return await _append(connection, values)
+        async with self.database.connection() as own, own.transaction():
+            return await _append(own, values)
+
+    async def after(self, seq: int, limit: int = 500) -> list[Entry]:
+        """The rows that follow this number, in order."""
+        return [Entry.of(row) for row in await self.database.rows(_AFTER, {"seq": seq, "limit": limit})]
+
+
+_JSON: Final = ("before", "after")
+
+
+async def _append(connection: AsyncConnection[Any], values: Mapping[str, Any]) -> int:
+    await connection.execute(_LOCK)
+    ((at, last, prev_hash),) = await (await connection.execute(_HEAD)).fetchall()
+    seq, prev_hash = (last or 0) + 1, GENESIS if prev_hash is None else bytes(prev_hash)
+    entry = Entry(seq=seq, at=at, prev_hash=prev_hash, hash=b"", **values)
+    stored = {**values, **{name: None if values[name] is None else Jsonb(values[name]) for name in _JSON}}
+    await connection.execute(
+        _APPEND, stored | {"seq": seq, "at": at, "prev_hash": prev_hash, "hash": entry.expected_hash()}
+    )
+    failpoint("operations.journal.before-commit")
+    return int(seq)
+
+
+def _values(act: Act) -> dict[str, Any]:
+    return {
+        "tenant_id": _text(act.tenant_id),
+        "actor": _text(act.actor),
+        "roles": sorted(str(_text(role)) for role in act.roles),
+        "action": _text(act.action),
+        "target": _text(act.target),
+        "payment_id": _text(act.payment_id),
+        "reason_code": _text(act.reason_code),
+        "reason": None if act.reason is None else mask_text(str(_text(act.reason))),
+        "before": _plain(mask(_plain(act.before))),
+        "after": _plain(mask(_plain(act.after))),
+        "request_id": _text(act.request_id),
+        "outcome": _text(act.outcome),
+    }
+
+
+def _text(value: str | None) -> str | None:
+    """Text that PostgreSQL keeps as it is: it has no room for NUL, nor UTF-8 for half a surrogate pair."""
+    return None if value is None else value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode()
+
+
+def _plain(value: Any) -> Any:
+    """JSON that reads back from the database exactly as it was written. Raises `ValueError` for a fraction."""
+    if isinstance(value, Mapping):
+        return {str(_text(str(name))): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        items = sorted(value) if isinstance(value, (set, frozenset)) else value
+        return [_plain(inner) for inner in items]
+    if isinstance(value, float):
+        raise ValueError("the operator log keeps no fractions: money is whole minor units")  # noqa: TRY004
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return _text(str(value))
