@@ -102,8 +102,7 @@ class Entry:
     @classmethod
     def of(cls, row: Sequence[Any]) -> Entry:
         """A row whose columns are `COLUMNS`."""
-        *plain, prev_hash, digest = row
-        return cls(*plain, prev_hash=bytes(prev_hash), hash=bytes(digest))
+        return cls(*row)
 
     def content(self) -> dict[str, Any]:
         """What is hashed beside the hash before, by the names of the mirror."""
