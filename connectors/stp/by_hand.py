@@ -1,4 +1,4 @@
-"""What a person does at STP without a process: register and remove accounts, give a deposit back.
+"""What a person does at STP without a process: register and remove accounts, give a deposit back, ask for the balance.
 
 Each is safe to repeat. Accounts already there are told as such; a deposit that may have gone back is looked for first.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import date, timedelta
 from pathlib import Path
 
 from connectors.stp.account_registry import (
@@ -20,13 +21,14 @@ from connectors.stp.account_registry import (
 )
 from connectors.stp.client import open_stp
 from connectors.stp.connector import rules
-from connectors.stp.consults import ConsultBudget
+from connectors.stp.consults import ConsultBudget, Consults, Patience
 from connectors.stp.dispatch import Dispatch
 from connectors.stp.model import ReturnDeposit
 from connectors.stp.orders import OrderStore
 from connectors.stp.returns import ReturnsWorker
 from connectors.stp.settings import StpSettings
 from connectors.stp.tenants import profiles
+from connectors.stp.wire import AccountBalance
 from hub.settings import DatabaseSettings, read
 from hub.statements import open_statements
 from hub.transfer import TenantId
@@ -103,3 +105,17 @@ async def return_deposit(job: ReturnDeposit) -> str:
         dispatch = Dispatch(orders, stp, known, rules(settings))
         returned = await ReturnsWorker(orders=orders, dispatch=dispatch, profiles=known).return_deposit(job)
     return returned.return_tracking_key
+
+
+async def account_balance(tenant: TenantId, day: date | None = None) -> AccountBalance:
+    """What is on the tenant's payer account at STP, now or at the end of a date; one of the hour's questions.
+
+    Raises `Unavailable`, also when the hour's questions are used up, `SettingsError` and `StpConfigurationError`.
+    """
+    settings, database_settings = read(StpSettings), read(DatabaseSettings)
+    profile = profiles(settings).of(tenant)
+    async with open_statements(database_settings.url, 2) as database:
+        budget = ConsultBudget(database, settings.consults_per_hour)
+        async with open_stp(settings, budget) as stp:
+            consults = Consults(stp, budget, Patience(wait_at_most=timedelta(seconds=5)))
+            return await consults.balance(profile.sender.company, profile.sender.payer_account, profile.signer, day)

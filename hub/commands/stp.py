@@ -142,6 +142,29 @@ def stp_return(
     say({"payment_id": payment_id, "return_tracking_key": back}, f"It goes back as {back}.", as_json=as_json)
 
 
+@stp_app.command("balance")
+def stp_balance(
+    *,
+    tenant: OfTenant,
+    day: Annotated[str | None, typer.Option("--date", help="At the end of this date; now when unset.")] = None,
+    data_dir: DataFolder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Ask STP what is on the tenant's account there. STP answers a limited number of questions an hour."""
+    from connectors.stp.by_hand import account_balance
+    from connectors.stp.model import StpConfigurationError
+    from hub.errors import Unavailable
+    from hub.transfer import TenantId
+
+    _quietly()
+    use_stack(data_dir)
+    wanted = None if day is None else _date(day, as_json=as_json)
+    with explained(StpConfigurationError, Unavailable, as_json=as_json):
+        found = asyncio.run(account_balance(TenantId(tenant), wanted))
+    answer = {"balance": f"{found.balance:.2f}", "pending": f"{found.pending:.2f}", "currency": "MXN"}
+    say(answer, f"{found.balance:.2f} MXN, of which {found.pending:.2f} are being sent.", as_json=as_json)
+
+
 OperationDate = Annotated[str | None, typer.Option("--date", help="An operation date, as 2026-11-18.")]
 
 

@@ -66,3 +66,15 @@ async def test_a_deposit_is_given_back_by_hand_once(payhub, rail):
     assert len(rail.simulator.book.orders(answer["return_tracking_key"])) == 1
     code, answer = await payhub("return", "deposit-2", *words[2:])
     assert (code, "gives this deposit back" in answer["error"]) == (1, True)
+
+
+async def test_the_balance_at_stp_is_asked_by_hand_and_counts_as_a_question(payhub, rail):
+    code, answer = await payhub("balance")
+    assert (code, answer["currency"]) == (0, "MXN")
+    before = float(answer["balance"])
+    rail.simulator.deposits.arrive({"claveRastreo": "ABONO-9", "monto": "12.50", "report": False,
+                                    "cuentaBeneficiario": "646180110400000007"})  # fmt: skip
+    code, answer = await payhub("balance")
+    assert (code, float(answer["balance"])) == (0, before + 12.5)
+    code, answer = await payhub("balance", "--date", "soon")
+    assert (code, "--date" in answer["error"]) == (1, True)
