@@ -40,6 +40,18 @@ class AccountKind(StrEnum):
     SUSPENSE = "suspense"
     """Money whose owner is not known yet."""
 
+    STORE_PAYABLE = "store-payable"
+    """What the lender owes a store for delivered purchases; below zero when the store owes the lender (L10)."""
+
+    CREDIT_RECEIVABLE = "credit-receivable"
+    """What borrowers owe for the purchases that were delivered to them."""
+
+    COMMISSION_INCOME = "commission-income"
+    """What stores pay for having their sales financed."""
+
+    BALANCE_ADJUSTMENT = "balance-adjustment"
+    """The contra of store balances that treasury corrected by hand (L11)."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChartLine:
@@ -58,6 +70,10 @@ STANDARD_CHART: Final = (
     ChartLine(AccountKind.FEE_INCOME, Side.CREDIT, None, auto_create=True),
     ChartLine(AccountKind.OPENING_EQUITY, Side.CREDIT, None, auto_create=True),
     ChartLine(AccountKind.SUSPENSE, Side.CREDIT, None, auto_create=True),
+    ChartLine(AccountKind.STORE_PAYABLE, Side.CREDIT, None, auto_create=False),
+    ChartLine(AccountKind.CREDIT_RECEIVABLE, Side.DEBIT, None, auto_create=True),
+    ChartLine(AccountKind.COMMISSION_INCOME, Side.CREDIT, None, auto_create=True),
+    ChartLine(AccountKind.BALANCE_ADJUSTMENT, Side.CREDIT, None, auto_create=True),
 )
 
 
