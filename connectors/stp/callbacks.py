@@ -52,6 +52,7 @@ def news_of(order: Standing) -> tuple[OrderStatusChanged | OrderReturnedLate, ..
     late = OrderReturnedLate(
         payment_id=order.payment_id,
         tenant_id=order.tenant_id,
+        purpose=order.purpose,
         return_reason=reason,
         return_detail=detail,
         observation=digest(order.payment_id, order.observation),
@@ -137,7 +138,9 @@ class Callbacks:
             return CallbackResult.UNKNOWN_STATUS, None
         if observed.conflict:
             return CallbackResult.CONFLICT, None
-        return (CallbackResult.MOVED, observed.order) if observed.moved else (CallbackResult.UNCHANGED, None)
+        # An inquiry may have seen the state first and told nobody: then this callback is the first who can.
+        news = observed.order if observed.moved or observed.order.is_untold else None
+        return (CallbackResult.MOVED if observed.moved else CallbackResult.UNCHANGED), news
 
     async def _publish(self, order: Standing) -> None:
         for news in news_of(order):

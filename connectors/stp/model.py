@@ -101,6 +101,15 @@ class OrderKind(StrEnum):
     """A deposit that goes back to its sender."""
 
 
+class OrderPurpose(StrEnum):
+    """Whose money an order moves; it decides who must hear when the money comes back after it settled."""
+
+    PAYMENT = "payment"
+    """A customer's."""
+    DISBURSEMENT = "disbursement"
+    """The tenant's own: it pays a store."""
+
+
 class SendOutcome(StrEnum):
     """What one attempt to send an order came to."""
 
@@ -171,11 +180,13 @@ class SendOrder(Job[OrderSent]):
     amount: int
     """Minor units."""
     currency: str
-    payer: Party
+    payer: Party | None
+    """None, which must be said: the tenant itself pays, under the name it has at STP."""
     payee: Party
     concept: str = ""
     reference_number: int | None = None
     """1 to 9999999; derived from the payment's id when the channel gave none."""
+    purpose: OrderPurpose = OrderPurpose.PAYMENT
 
 
 class DepositReturned(Result):
@@ -356,6 +367,7 @@ class OrderReturnedLate(Message):
 
     payment_id: PaymentId
     tenant_id: TenantId
+    purpose: OrderPurpose = OrderPurpose.PAYMENT
     return_reason: Reason
     return_detail: str | None
     try_again_after: str = "P1D"

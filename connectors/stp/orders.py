@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Any, Final, LiteralString
 
 from connectors.stp import statements
-from connectors.stp.model import OrderKind, OrderState, Sending, SendOutcome, digest
+from connectors.stp.model import OrderKind, OrderPurpose, OrderState, Sending, SendOutcome, digest
 from connectors.stp.tracking import TrackingKey
 from connectors.stp.wire import Answer, DepositNotice, FoundOrder, StatusNotice
 from hub.statements import Statements
@@ -40,6 +40,7 @@ class NewOrder:
     kind: OrderKind = OrderKind.ORDER
     deposit: str | None = None
     """The digest of the deposit that is given back; none for an order."""
+    purpose: OrderPurpose = OrderPurpose.PAYMENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,12 @@ class Standing:
     settled_as: str | None
     """The digest of what settled it; it stays when the order is returned afterwards."""
     kind: OrderKind
+    purpose: OrderPurpose
+
+    @property
+    def is_untold(self) -> bool:
+        """In a final state of which the engine has not been told, as far as it is written down."""
+        return self.state.is_final and self.told != self.observation and self.sending is not Sending.REJECTED
 
     @property
     def returned_late(self) -> bool:
@@ -203,6 +210,7 @@ class OrderStore:
             "moment": moment,
             "kind": new.kind,
             "deposit": new.deposit,
+            "purpose": new.purpose,
         }
         if await self._row(statements.CLAIM, given) is None:
             return None
@@ -499,6 +507,7 @@ def _standing(row: dict[str, Any]) -> Standing:
         told=row["told"],
         settled_as=row["settled_as"],
         kind=OrderKind(row["kind"]),
+        purpose=OrderPurpose(row["purpose"]),
     )
 
 

@@ -43,10 +43,16 @@ class StpSettings(Settings):
     tenants that it does not name, or nobody when they are unset."""
 
     company: str | None = Field(default=None, min_length=1, max_length=15)
-    """`empresa`: the alias that STP gave the company. Required without a tenants file, as are the next two."""
+    """`empresa`: the alias that STP gave the company. Required without a tenants file, as are payer account and key."""
 
     payer_account: str | None = None
     """The CLABE registered at STP under the company; orders are paid from it."""
+
+    payer_name: str | None = Field(default=None, min_length=1, max_length=40)
+    """The name under which the tenant itself pays its stores; the company when unset."""
+
+    payer_tax_id: str | None = Field(default=None, max_length=18)
+    """The RFC that stands beside that name."""
 
     private_key_file: Path | None = None
     """PEM of the RSA key whose certificate STP has; encrypted or not."""

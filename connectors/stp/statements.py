@@ -9,15 +9,17 @@ COLUMNS: Final = (
     "payment_id, tenant_id, company, tracking_key, amount, payee_account, body, operation_date, sending, sends, "
     "doubts, claimed_at, stp_id, error_id, error_detail, state, cause, observation, settled_as, kind"
 )
-STANDING_COLUMNS: Final = "payment_id, tenant_id, sending, state, stp_id, cause, observation, told, settled_as, kind"
+STANDING_COLUMNS: Final = (
+    "payment_id, tenant_id, sending, state, stp_id, cause, observation, told, settled_as, kind, purpose"
+)
 
 # Without a target, a conflict of whatever kind inserts nothing: of two that claim one payment at the same moment, the
 # second may meet the tracking key of the first before it meets its payment id.
 CLAIM: Final = """
     INSERT INTO stp.stp_order (payment_id, tenant_id, company, tracking_key, amount, payee_account, body,
-                               joined_sha256, operation_date, claimed_at, kind, deposit)
+                               joined_sha256, operation_date, claimed_at, kind, deposit, purpose)
     VALUES (%(payment_id)s, %(tenant_id)s, %(company)s, %(tracking_key)s, %(amount)s, %(payee_account)s, %(body)s,
-            %(joined_sha256)s, %(operation_date)s, %(moment)s, %(kind)s, %(deposit)s)
+            %(joined_sha256)s, %(operation_date)s, %(moment)s, %(kind)s, %(deposit)s, %(purpose)s)
     ON CONFLICT DO NOTHING
     RETURNING payment_id
     """
@@ -82,8 +84,8 @@ def _observe(of: str) -> LiteralString:
     neighbour changed meanwhile, and then sees parts of it twice, old and new.
     """
     return f"""
-        SELECT o.*, (SELECT k.kind FROM stp.stp_order k WHERE k.payment_id = matched.payment_id) AS kind
-          FROM ({of}) matched, stp.observe(
+        SELECT o.*, born.kind, born.purpose
+          FROM ({of}) matched JOIN stp.stp_order born USING (payment_id), stp.observe(
             matched.payment_id, %(source)s, %(digest)s, %(word)s, CAST(%(state)s AS text), CAST(%(stp_id)s AS bigint),
             CAST(%(cause)s AS integer), CAST(%(detail)s AS text), CAST(%(happened_at)s AS timestamptz),
             CAST(%(callback_id)s AS bigint), %(told)s, CAST(%(before)s AS text[]), CAST(%(contradicts)s AS text[]),

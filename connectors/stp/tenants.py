@@ -34,6 +34,8 @@ class StpTenant(BaseModel):
 
     company: str = Field(min_length=1, max_length=15)
     payer_account: str
+    payer_name: str | None = Field(default=None, min_length=1, max_length=40)
+    payer_tax_id: str | None = Field(default=None, max_length=18)
     private_key_file: Path
     private_key_passphrase_file: Path | None = None
     operating_institution: int = STP
@@ -104,7 +106,12 @@ def _single(settings: StpSettings) -> Profile | None:
         raise SettingsError(f"PAYHUB_STP_PRIVATE_KEY_FILE: {error}") from None
     return Profile(
         sender=Sender(
-            settings.company, settings.payer_account, settings.operating_institution, tuple(constants.items())
+            settings.company,
+            settings.payer_account,
+            settings.operating_institution,
+            tuple(constants.items()),
+            settings.payer_name,
+            settings.payer_tax_id,
         ),
         signer=signer,
         tracking_prefix=settings.tracking_prefix,
@@ -141,7 +148,12 @@ def _profile(name: str, tenant: StpTenant, file: Path) -> Profile:
         raise SettingsError(f"{_FILE}: {file}: /{name}/private_key_passphrase_file: {problem}") from None
     return Profile(
         sender=Sender(
-            tenant.company, tenant.payer_account, tenant.operating_institution, tuple(tenant.constants.items())
+            tenant.company,
+            tenant.payer_account,
+            tenant.operating_institution,
+            tuple(tenant.constants.items()),
+            tenant.payer_name,
+            tenant.payer_tax_id,
         ),
         signer=signer,
         tracking_prefix=tenant.tracking_prefix,

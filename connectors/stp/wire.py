@@ -30,7 +30,7 @@ from connectors.stp.model import (
 from connectors.stp.tracking import TrackingKey, is_tracking_key
 from hub.errors import Rejected
 from hub.money import Money
-from hub.transfer import Outcome, Party, Reason
+from hub.transfer import IdentifierType, Outcome, Party, Reason
 
 # --- The order ------------------------------------------------------------------------------------------------------
 
@@ -208,6 +208,18 @@ class Sender:
     operating_institution: int = STP
     constants: tuple[tuple[str, str | int], ...] = ()
     """What stands in each of its orders, by STP's names, beside or instead of `CONSTANTS`."""
+    payer_name: str | None = None
+    """Who pays where the tenant itself does; its company's alias when unset."""
+    payer_tax_id: str | None = None
+
+    def as_party(self) -> Party:
+        """The tenant as a payer."""
+        return Party(
+            id_type=IdentifierType.CLABE,
+            identifier=self.payer_account,
+            name=self.payer_name or self.company,
+            tax_id=self.payer_tax_id,
+        )
 
 
 CONSTANTS: Final[Mapping[str, str | int]] = {"tipoPago": 1, "topologia": "T", "medioEntrega": 3, "prioridad": 0}

@@ -123,7 +123,7 @@ class StpWorker:
             sender=profile.sender,
             key=key,
             amount=Money(job.amount, job.currency),
-            payer=job.payer,
+            payer=job.payer or profile.sender.as_party(),
             payee=job.payee,
             beneficiary=beneficiary,
             concept=job.concept,
@@ -140,6 +140,7 @@ class StpWorker:
             payee_account=beneficiary.account,
             body=order.body(signature, dict(profile.unsigned)),
             joined=joined,
+            purpose=job.purpose,
         )
 
 

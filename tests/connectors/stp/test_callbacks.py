@@ -426,3 +426,16 @@ async def test_a_state_that_contradicts_our_refusal_is_never_told_by_the_sweep(r
     rail.clock.advance(timedelta(seconds=10))
     await rail.callbacks.sweep()
     assert not rail.engine.told(job.payment_id)
+
+
+async def test_a_callback_tells_what_an_inquiry_saw_first_and_told_nobody(rail):
+    job = rail.job()
+    await rail.rule(job, "unseen")
+    await rail.worker.send_order(job)
+    order, _ = await rail.dispatch.look(await rail.order(job))  # as a repeated send-order does: no process is told
+    while order.state is OrderState.PENDING:
+        order, _ = await rail.dispatch.look(order)
+    assert not rail.engine.told(job.payment_id)
+    await rail.post_status(status(rail, job))
+    assert [message.outcome for message in rail.engine.told(job.payment_id)] == ["SETTLED"]
+    assert await results(rail, job) == [("unchanged", 1)]

@@ -22,6 +22,7 @@ from connectors.stp.model import (
     OrderRejected,
     OrderState,
     Sending,
+    SendOrder,
     SendOutcome,
     StpConfigurationError,
     TrackingKeyCollision,
@@ -587,3 +588,25 @@ async def test_the_pretend_stp_catches_a_connector_that_takes_a_blind_resend_for
     again = await rail.stp.register(new.body)
     assert (again.outcome, again.error_id) == (SendOutcome.ALREADY_REGISTERED, -1)
     assert [order.clave for order in rail.at_stp(job)] == [rail.key(job)]
+
+
+async def test_a_disbursement_is_paid_by_the_tenant_itself_and_its_late_return_says_so(rail):  # L38
+    job = rail.job(payer=None, purpose="disbursement")
+    await rail.rule(job, "settle")
+    await rail.worker.send_order(job)
+    [order] = rail.at_stp(job)
+    assert (order.fields["nombreOrdenante"], order.fields["cuentaOrdenante"]) == (
+        rail.settings.company, rail.settings.payer_account,
+    )  # fmt: skip
+    assert "rfcCurpOrdenante" not in order.fields or order.fields["rfcCurpOrdenante"] == "ND"
+    for estado in ("LQ", "D"):
+        told = {"id": order.id, "empresa": rail.settings.company, "claveRastreo": rail.key(job), "estado": estado}
+        await rail.post_status(told | {"causaDevolucion": 1})
+    assert [late.purpose for late in rail.engine.late(job.payment_id)] == ["disbursement"]
+
+
+def test_a_payment_without_a_payer_is_a_mistake_and_no_disbursement(rail):
+    given = rail.job().model_dump()
+    del given["payer"]
+    with pytest.raises(ValueError, match="payer"):
+        SendOrder.model_validate(given)
