@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hub.commands.audit import audit_app
 from hub.commands.ledger import ledger_app
 from hub.commands.stp import stp_app
 from hub.connector import OpenService
@@ -32,7 +33,13 @@ app = typer.Typer(
 )
 bpmn_app = typer.Typer(no_args_is_help=True, help="The drawings.")
 payment_app = typer.Typer(no_args_is_help=True, help="What an operator can tell a payment.")
-for name, group in {"bpmn": bpmn_app, "stp": stp_app, "ledger": ledger_app, "payment": payment_app}.items():
+for name, group in {
+    "audit": audit_app,
+    "bpmn": bpmn_app,
+    "stp": stp_app,
+    "ledger": ledger_app,
+    "payment": payment_app,
+}.items():
     app.add_typer(group, name=name)
 
 

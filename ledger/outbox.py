@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
@@ -188,8 +188,9 @@ class NotAcknowledged(Exception):
 class KafkaTopic:
     """One Kafka topic of one partition. It is connected to on first use and again after each failure."""
 
-    def __init__(self, bootstrap_servers: str, topic: str) -> None:
-        self._servers, self._topic = bootstrap_servers.split(","), topic
+    def __init__(self, bootstrap_servers: str, topic: str, configs: Mapping[str, str] | None = None) -> None:
+        """`configs`: how the topic is made when it is missing, as in `{"retention.ms": "-1"}`."""
+        self._servers, self._topic, self._configs = bootstrap_servers.split(","), topic, dict(configs or {})
         self._producer: KafkaProducer | None = None
 
     async def publish(self, waiting: Sequence[Told]) -> None:
@@ -221,7 +222,8 @@ class KafkaTopic:
         )
         try:
             if self._topic not in administration.list_topics():
-                administration.create_topics({self._topic: {"num_partitions": 1, "replication_factor": -1}})
+                made: dict[str, Any] = {"num_partitions": 1, "replication_factor": -1, "configs": self._configs}
+                administration.create_topics({self._topic: made})
         except TopicAlreadyExistsError:
             pass
         finally:
@@ -247,7 +249,15 @@ class KafkaTopic:
             await asyncio.to_thread(producer.close, timeout=2)
 
 
-async def tell_for_ever(relay: Relay, every: float) -> None:
+class Telling(Protocol):
+    """A relay: this one, or another that tells in batches."""
+
+    async def tell(self) -> int:
+        """Tell one batch and say how many there were. Raises `Unavailable`, `NotAcknowledged`."""
+        ...
+
+
+async def tell_for_ever(relay: Telling, every: float) -> None:
     """Tell what waits, at once again as long as there is more, else after `every` seconds; less and less often, down to
     twice a minute, while that fails."""
     pause = every

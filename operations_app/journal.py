@@ -13,10 +13,11 @@ the way. The same masked words are what is hashed, so that whoever has only the 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, LiteralString
 
 from psycopg import AsyncConnection
@@ -28,6 +29,9 @@ from hub.statements import Statements
 
 GENESIS: Final = bytes(32)
 """What the first row names as the hash before it."""
+
+CHECKPOINT: Final = "log.checkpoint"
+"""The act by which the hub writes down how the log stands."""
 
 APP_ROLE: Final = "payhub_operations_app"
 """The role that the operations application works as: it appends to the log and can change nothing in it."""
@@ -48,6 +52,7 @@ COLUMNS: Final = (
     "seq, at, tenant_id, actor, roles, action, target, payment_id, reason_code, reason, before, after, request_id, "
     "outcome, prev_hash, hash"
 )
+_NEWEST_CHECKPOINT: Final = "SELECT max(at) FROM operations.act WHERE action = 'log.checkpoint'"
 _AFTER: Final[LiteralString] = f"SELECT {COLUMNS} FROM operations.act WHERE seq > %(seq)s ORDER BY seq LIMIT %(limit)s"  # noqa: S608
 
 
@@ -143,6 +148,11 @@ def entry_hash(prev_hash: bytes, content: Mapping[str, Any]) -> bytes:
     return hashlib.sha256(prev_hash + canonical(content)).digest()
 
 
+def signature(secret: bytes, seq: int, digest: str) -> str:
+    """What proves that we wrote this checkpoint: HMAC-SHA256 over the row's number and hash."""
+    return hmac.new(secret, f"{seq}:{digest}".encode(), hashlib.sha256).hexdigest()
+
+
 @dataclass(slots=True)
 class Journal:
     """Appends to the log and reads it."""
@@ -161,9 +171,33 @@ class Journal:
         async with self.database.connection() as own, own.transaction():
             return await _append(own, values)
 
+    async def checkpoint(self, older_than: timedelta, secret: bytes | None) -> int | None:
+        """Write down, as an act of the hub itself, how the log stands, unless that was done less than this ago.
+
+        `secret`: signs it, so that a log that was made anew from its first row on cannot pass for this one.
+        """
+        async with self.database.connection() as own, own.transaction():
+            await own.execute(_LOCK)
+            ((now, seq, digest),) = await (await own.execute(_HEAD)).fetchall()
+            ((newest,),) = await (await own.execute(_NEWEST_CHECKPOINT)).fetchall()
+            if seq is None or (newest is not None and now - newest < older_than):
+                return None
+            stands: dict[str, Any] = {"seq": seq, "hash": digest.hex()}
+            if secret is not None:
+                stands["signature"] = signature(secret, seq, digest.hex())
+            act = Act(tenant_id=None, actor="payhub", roles=(), action=CHECKPOINT, target="log", outcome="done")
+            return await _append(own, _values(act) | {"after": stands})
+
     async def after(self, seq: int, limit: int = 500) -> list[Entry]:
         """The rows that follow this number, in order."""
-        return [Entry.of(row) for row in await self.database.rows(_AFTER, {"seq": seq, "limit": limit})]
+        async with self.database.connection() as connection:
+            return await entries_after(connection, seq, limit)
+
+
+async def entries_after(connection: AsyncConnection[Any], seq: int, limit: int) -> list[Entry]:
+    """The rows that follow this number, in order, on a connection of the caller's."""
+    cursor = await connection.execute(_AFTER, {"seq": seq, "limit": limit})
+    return [Entry.of(row) for row in await cursor.fetchall()]
 
 
 _JSON: Final = ("before", "after")
