@@ -5,7 +5,6 @@ row, which is at once the idempotency record and the outbox entry; the engine he
 when it is busy or away.
 
     identifiers.py   the checks of CLABEs, cards, IBANs and numbers                pure
-    addresses.py     where outcome callbacks may go                                pure
     model.py         our words: two jobs and the start message                     no input, no output
     wire.py          Payment Hub EE's words, and the translation both ways         pure
     store.py         payments, their history, callbacks, tenants (PostgreSQL, schema `channel`)

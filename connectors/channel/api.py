@@ -12,11 +12,11 @@ from fastapi import Depends, FastAPI, Request
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from connectors.channel.addresses import allowed
 from connectors.channel.relay import Relay
 from connectors.channel.stand_in import LimitReached, StandIn
 from connectors.channel.store import Acceptance, ChannelStore, StillRunning, Tenant
 from connectors.channel.wire import Transfer, TransferRequest, state_body, transfer_body
+from hub.addresses import allowed
 from hub.api import Caller, Problem, Verifier, build_app, read_json, require
 from hub.connector import Probe
 from hub.failpoint import failpoint

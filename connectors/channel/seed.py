@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Self
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 
-from connectors.channel.addresses import Address
 from connectors.channel.store import ChannelStore
+from hub.addresses import Address
 from hub.money import BadMoney, Money
 from hub.statements import open_statements
 from hub.transfer import TenantId
-
-_PREFIX = "whsec_"
+from hub.webhook import checked_secret
 
 
 class SeedAmountLimit(BaseModel):
@@ -65,12 +62,7 @@ class SeedTenant(BaseModel):
     @classmethod
     def _usable(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
-            try:
-                size = len(base64.b64decode(value.get_secret_value().removeprefix(_PREFIX), validate=True))
-            except (binascii.Error, ValueError):
-                raise ValueError(f"must be {_PREFIX} and base64") from None
-            if not 24 <= size <= 64:
-                raise ValueError("must hold 24 to 64 bytes")
+            checked_secret(value.get_secret_value())
         return value
 
     @field_validator("callback_allow_list")

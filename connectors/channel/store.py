@@ -15,12 +15,13 @@ from uuid import UUID
 from psycopg.errors import LockNotAvailable
 from pydantic_core import to_json
 
-from connectors.channel.addresses import Address
 from connectors.channel.model import PaymentAccepted
 from connectors.channel.wire import Transfer
+from hub.addresses import Address
 from hub.errors import Unavailable
 from hub.statements import Statements
 from hub.transfer import Outcome, Party, PaymentId, Reason, TenantId
+from hub.webhook import Delivery, Told
 
 LOCK_TIMEOUT: Final = "2s"
 """How long a repeated request waits for the first one's commit before it is told 409."""
@@ -211,31 +212,16 @@ class Recorded:
     before_reason: Reason | None
 
 
-@dataclass(frozen=True, slots=True)
-class DueCallback:
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class DueCallback(Delivery):
     """An outcome to tell, leased to us for one attempt."""
 
     transfer: Transfer
     sequence: int
     recorded_at: datetime
-    tenant_id: TenantId
-    url: str
-    attempt: int
-    created_at: datetime
-    allow_list: tuple[Address, ...]
-    secret: str | None
 
     def __repr__(self) -> str:
         return f"DueCallback({self.transfer.payment_id}, {self.sequence})"
-
-
-class CallbackState(Enum):
-    """How a callback stands."""
-
-    DUE = "DUE"
-    DELIVERED = "DELIVERED"
-    REFUSED = "REFUSED"
-    GIVEN_UP = "GIVEN_UP"
 
 
 class ChannelStore:
@@ -353,16 +339,16 @@ class ChannelStore:
         found = await self._statements.rows(_DUE, {"count": count, "lease": lease, "busy": list(busy)})
         return [_due(row) for row in found]
 
-    async def called(self, due: DueCallback, state: CallbackState, answer: str, pause: float) -> None:
-        """Note what became of an attempt; the next comes in `pause` seconds when it is still due."""
+    async def called(self, due: DueCallback, result: Told) -> None:
+        """Note what became of an attempt."""
         await self._statements.rows(
             _CALLED,
             {
                 "payment_id": due.transfer.payment_id,
                 "sequence": due.sequence,
-                "state": state.value,
-                "answer": answer,
-                "pause": pause,
+                "state": result.state.value,
+                "answer": result.answer,
+                "pause": result.pause,
             },
         )
 
@@ -432,6 +418,7 @@ def _due(row: Any) -> DueCallback:
         completed_at=recorded_at if Outcome(outcome).is_final else None,
     )
     return DueCallback(
+        message_id=f"{payment_id}-{sequence}",
         transfer=transfer,
         sequence=sequence,
         recorded_at=recorded_at,

@@ -13,9 +13,9 @@ import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 from connectors.channel.callbacks import open_callbacks
-from connectors.channel.store import CallbackState
 from hub.errors import Unavailable
 from hub.transfer import Outcome, PaymentId, Reason
+from hub.webhook import DeliveryState
 
 SECRET = "whsec_dGVzdC1zZWNyZXQtb2YtdGhpcnR5LXR3by1ieXRlcyE="
 
@@ -305,4 +305,4 @@ async def test_the_outage_of_the_database_ends_no_loop(channel, receiver: Receiv
 
 
 def test_the_states_are_those_of_the_table() -> None:
-    assert {state.value for state in CallbackState} == {"DUE", "DELIVERED", "REFUSED", "GIVEN_UP"}
+    assert {state.value for state in DeliveryState} == {"DUE", "DELIVERED", "REFUSED", "GIVEN_UP"}

@@ -1,10 +1,10 @@
-"""Where callbacks may go (H5)."""
+"""Where webhooks may go (H5)."""
 
 from __future__ import annotations
 
 import pytest
 
-from connectors.channel.addresses import Address, BadAddress, allowed, is_internal
+from hub.addresses import Address, BadAddress, allowed, is_internal
 
 
 @pytest.mark.parametrize(

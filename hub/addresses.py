@@ -1,4 +1,4 @@
-"""Where outcome callbacks may go: an address must begin like an entry of its tenant's allow-list.
+"""Where webhooks may go: an address must begin like an entry of its receiver's allow-list.
 
     https://bank.example/hooks/      that origin, that path and below
     https://bank.example             every path there
@@ -17,7 +17,7 @@ from typing import Final
 from urllib.parse import unquote
 
 LONGEST: Final = 2000
-"""Characters of a callback URL."""
+"""Characters of a URL."""
 
 _SHAPE: Final = re.compile(
     r"(?P<scheme>https?)://(?P<host>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(?P<port>[0-9]{1,5}|\*))?(?P<path>/[!-\"$-~]*)?",
