@@ -6,7 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Final
 
 from exporters.elastic import open_client
@@ -14,26 +14,17 @@ from exporters.settings import ElasticsearchSettings, ExportSettings, KafkaSetti
 from exporters.streamer import Streamer
 from exporters.views import View
 from hub.api import build_app
-from hub.connector import OpenService, Service
+from hub.connector import Service
 from hub.errors import Unavailable
-from hub.messages import Engine
 from hub.settings import read
 
 _SILENCE: Final = 30.0
 """Seconds without asking Kafka after which the exporter counts as stuck."""
 
 
-def exporter(view: View) -> OpenService:
-    """What opens the exporter of a view."""
-
-    def open_exporter(engine: Engine) -> AbstractAsyncContextManager[Service]:  # noqa: ARG001 -- it asks for nothing
-        return _opened(view)
-
-    return open_exporter
-
-
 @asynccontextmanager
-async def _opened(view: View) -> AsyncIterator[Service]:
+async def exporter(view: View) -> AsyncIterator[Service]:
+    """The exporter of a view, streaming for as long as this is open."""
     client = open_client(read(ElasticsearchSettings).url)
     streamer = Streamer(view, read(KafkaSettings).bootstrap_servers, client, read(ExportSettings))
 

@@ -112,7 +112,7 @@ def export(
     if view not in VIEWS:
         fail(f"there is no view {view}; there are {', '.join(VIEWS)}", as_json=as_json)
     with explained(as_json=as_json):
-        process.run(f"export-{view}", process.provide(view, exporter(VIEWS[view]), host, port), as_json=as_json)
+        process.run(f"export-{view}", process.provide_alone(view, exporter(VIEWS[view]), host, port), as_json=as_json)
 
 
 @app.command()

@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 
 import uvloop
 
 from hub.api import build_app, serve
-from hub.connector import Connector, OpenService
+from hub.connector import Connector, OpenService, Service
 from hub.jobs import handlers_of
 from hub.settings import EngineSettings, read
 from hub.telemetry import configure_logging, logger
-from hub.zeebe.client import open_engine
-from hub.zeebe.worker import Worker, WorkerSettings
+
+# The engine's client is 22 MB of memory, and exporters do not talk to the engine.
+# ruff: noqa: PLC0415
 
 log = logger(__name__)
 
@@ -48,6 +50,9 @@ async def _until(stop: asyncio.Event, loop: Callable[[], Awaitable[None]]) -> No
 
 async def work(connector: Connector, host: str, port: int) -> None:
     """Do the jobs of one connector until told to stop; health and metrics on `host:port`."""
+    from hub.zeebe.client import open_engine
+    from hub.zeebe.worker import Worker, WorkerSettings
+
     stop = stop_signal()
     async with open_engine(read(EngineSettings)) as engine, connector.open_work(engine) as parts:
         worker = Worker(engine, handlers_of(parts.workers), name=connector.name, settings=read(WorkerSettings))
@@ -62,12 +67,16 @@ async def work(connector: Connector, host: str, port: int) -> None:
 
 async def provide(name: str, open_service: OpenService, host: str, port: int) -> None:
     """Serve one HTTP service until told to stop."""
+    from hub.zeebe.client import open_engine
+
+    async with open_engine(read(EngineSettings)) as engine:
+        await provide_alone(name, open_service(engine), host, port)
+
+
+async def provide_alone(name: str, opening: AbstractAsyncContextManager[Service], host: str, port: int) -> None:
+    """The same for a service that has nothing to tell the engine."""
     stop = stop_signal()
-    async with (
-        open_engine(read(EngineSettings)) as engine,
-        open_service(engine) as service,
-        asyncio.TaskGroup() as group,
-    ):
+    async with opening as service, asyncio.TaskGroup() as group:
         group.create_task(_until(stop, lambda: serve(service.app, host, port)))
         for loop in service.loops:
             group.create_task(_until(stop, loop))
