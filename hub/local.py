@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import sys
@@ -171,6 +172,11 @@ class LocalHub:
             "PAYHUB_STP_SIMULATOR_CALLBACK_SECRET": secret,
             "PAYHUB_STP_SIMULATOR_BY_CENTS": "false",
             "PAYHUB_EXPORT_SEARCH_SECRET": known.get("PAYHUB_EXPORT_SEARCH_SECRET") or secrets.token_urlsafe(32),
+            "PAYHUB_OPERATIONS_CURSOR_SECRET": known.get("PAYHUB_OPERATIONS_CURSOR_SECRET")
+            or secrets.token_urlsafe(32),
+            "PAYHUB_OPERATIONS_PARTS": json.dumps(
+                {name: f"http://127.0.0.1:{state.ports[name]}" for name in self.ports(state.profile)}
+            ),
         }
 
     def _processes(self, state: StackState) -> list[HubProcess]:

@@ -11,7 +11,11 @@ from hub.messages import Engine
 from hub.settings import DatabaseSettings, TokenSettings, read
 from hub.statements import open_statements
 from hub.tokens import TokenVerifier
+from ledger.settings import LedgerSettings
 from operations_app.app import operations_app
+from operations_app.journal import Journal
+from operations_app.settings import OperationsSettings
+from operations_app.views import open_views
 from operations_app.worker import OperationsWorker
 
 
@@ -24,11 +28,26 @@ async def open_work(_: Engine) -> AsyncIterator[Work]:
 
 
 @asynccontextmanager
-async def open_api(_: Engine) -> AsyncIterator[Service]:
-    """The operations API."""
-    settings, verifier = read(DatabaseSettings), TokenVerifier(read(TokenSettings))
-    async with open_statements(settings.url, settings.pool_size) as database:
-        yield Service(operations_app(verifier, {"database": database.ping}))
+async def open_api(engine: Engine) -> AsyncIterator[Service]:
+    """The operations API. It writes to the operator log and to its own tables; everything else it only reads."""
+    settings, tables, book = read(OperationsSettings), read(DatabaseSettings), read(LedgerSettings)
+    verifier = TokenVerifier(read(TokenSettings))
+    async with (
+        open_statements(tables.url, tables.pool_size, role=settings.role) as database,
+        open_statements(book.database_url, book.pool_size, role=book.role) as ledger,
+        open_views() as views,
+    ):
+        app = operations_app(
+            verifier,
+            views=views,
+            database=database,
+            ledger=ledger,
+            journal=Journal(database),
+            settings=settings,
+            engine=engine,
+            probes={"database": database.ping},  # without views or book the rest still answers; /health/parts tells
+        )
+        yield Service(app)
 
 
 CONNECTOR: Final = Connector(
