@@ -7,6 +7,7 @@ asking for a store's payment again is the same payment.
 
     plan → claim → select, page by page → close
 """
+# ruff: noqa: S608 (values are always bound; only our own column lists are put together)
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ class Cron:
     def last(self, moment: datetime) -> datetime:
         """The newest firing that is not after `moment`, in UTC.
 
-        A wall time that a change of the clocks skips fires right after the gap; one that comes twice fires at the first.
+        A wall time that a change of the clocks skips fires after the gap; one that comes twice fires at its first.
         """
         ahead = moment.replace(microsecond=0) + _UTC_OFFSET_AHEAD
         return next(CronSim(self.line, ahead.astimezone(self.zone), reverse=True)).astimezone(UTC)
@@ -221,21 +222,24 @@ class Runs:
     async def plan(self, moment: datetime | None = None) -> Sequence[Run]:
         """Make the runs that are due at `moment` and not made yet: one per tenant and frequency, the newest firing."""
         moment = moment or _now()
-        made = []
-        for tenant, frequency, line, zone, since, payable in await self._statements.rows(_PLANNED):
+        made: list[Run] = []
+        for tenant, frequency, line, zone, since in await self._statements.rows(_PLANNED):
             cron = self._defaults.cron(Frequency(frequency)) if line is None else Cron(line, zone)
             firing = cron.last(moment)
-            if firing <= since or (frequency == Frequency.INSTANT and not payable):
-                continue
-            given = {
-                "id": run_id(tenant, Frequency(frequency), firing),
-                "tenant": tenant,
-                "frequency": frequency,
-                "moment": firing,
-                "actor": None,
-            }
-            made += [_run(row) for row in await self._statements.rows(_MAKE, given)]
+            if firing > since and await self._is_worth_it(tenant, frequency):
+                made += await self._make(tenant, Frequency(frequency), firing)
         return made
+
+    async def _is_worth_it(self, tenant: str, frequency: str) -> bool:
+        """Instant stores are paid as their updates come: a run of theirs is made only where one was left behind."""
+        given = {"tenant": tenant, "frequency": frequency}
+        return frequency != Frequency.INSTANT or bool(await self._statements.rows(_PAYABLE, given))
+
+    async def _make(self, tenant: str, frequency: Frequency, firing: datetime) -> Sequence[Run]:
+        """The run of this firing, unless somebody else makes it."""
+        made = run_id(tenant, frequency, firing)
+        given = {"id": made, "tenant": tenant, "frequency": frequency, "moment": firing, "actor": None}
+        return [_run(row) for row in await self._statements.rows(_MAKE, given)]
 
     async def claim(self, process_instance_key: int) -> Run | None:
         """The next open run for this process instance: the one it has already, or the oldest that nobody has."""
@@ -332,21 +336,25 @@ _SET_SCHEDULE: Final = """
     INSERT INTO disbursement.schedule (tenant_id, frequency, cron, time_zone, set_by)
     VALUES (%(tenant)s, %(frequency)s, %(cron)s, %(zone)s, %(actor)s) RETURNING set_at
     """
-_COLUMNS: Final = "id, number, tenant_id, frequency, scheduled_for, requested_by, created_at, process_instance_key, claimed_at, closed_at"
+_COLUMNS: Final = (
+    "id, number, tenant_id, frequency, scheduled_for, requested_by, created_at, process_instance_key, claimed_at, "
+    "closed_at"
+)
 # Since when a firing counts: the last run that a schedule made, a newer schedule, or the first store of the frequency.
 _PLANNED: Final = """
     SELECT s.tenant_id, s.frequency, c.cron, c.time_zone,
            greatest(s.first_at, c.set_at,
                     (SELECT max(r.scheduled_for) FROM disbursement.run r
-                      WHERE r.tenant_id = s.tenant_id AND r.frequency = s.frequency AND r.requested_by IS NULL)),
-           s.frequency = 'INSTANT' AND EXISTS (
-               SELECT 1 FROM disbursement.standing st
-                WHERE st.tenant_id = s.tenant_id AND st.frequency = 'INSTANT' AND st.verdict = 'PAY')
+                      WHERE r.tenant_id = s.tenant_id AND r.frequency = s.frequency AND r.requested_by IS NULL))
       FROM (SELECT tenant_id, frequency, min(created_at) AS first_at FROM disbursement.store GROUP BY 1, 2) s
       LEFT JOIN LATERAL (SELECT * FROM disbursement.schedule d
                           WHERE d.tenant_id = s.tenant_id AND d.frequency = s.frequency
                           ORDER BY d.id DESC LIMIT 1) c ON true
      ORDER BY 1, 2
+    """
+_PAYABLE: Final = """
+    SELECT 1 FROM disbursement.standing
+     WHERE tenant_id = %(tenant)s AND frequency = %(frequency)s AND verdict = 'PAY' LIMIT 1
     """
 _MAKE: Final = f"""
     INSERT INTO disbursement.run (id, tenant_id, frequency, scheduled_for, requested_by)
@@ -398,7 +406,8 @@ _TALLY: Final = """
      WHERE r.tenant_id = %(tenant)s AND r.id = %(run)s GROUP BY 1 ORDER BY 1
     """
 _STORES: Final = """
-    SELECT x.store_id, s.merchant_id, s.frequency, x.verdict, x.updates, x.total, x.minimum, x.payment_id, x.considered_at
+    SELECT x.store_id, s.merchant_id, s.frequency, x.verdict, x.updates, x.total, x.minimum, x.payment_id,
+           x.considered_at
       FROM disbursement.run r JOIN disbursement.run_store x ON x.run_id = r.id
       JOIN disbursement.store s ON s.tenant_id = r.tenant_id AND s.id = x.store_id
      WHERE r.tenant_id = %(tenant)s AND r.id = %(run)s AND x.store_id > %(after)s
