@@ -14,13 +14,14 @@ which have broken with it, are dropped too. Every write of ours is idempotent, s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import AsyncConnection
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.rows import namedtuple_row
 
 from hub.errors import Unavailable
 
@@ -50,6 +51,11 @@ class Statements:
         async with self.connection() as connection:
             cursor = await connection.execute(statement, parameters)
             return await cursor.fetchall() if cursor.description is not None else []
+
+    async def named_rows(self, statement: LiteralString, parameters: Mapping[str, Any] | None = None) -> Sequence[Any]:
+        """As `rows`, of a statement that has some; each column is an attribute of its row. Raises `Unavailable`."""
+        async with self.connection() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
+            return await (await cursor.execute(statement, parameters)).fetchall()
 
     async def ping(self) -> None:
         """A probe: raises `Unavailable` when the database does not answer."""

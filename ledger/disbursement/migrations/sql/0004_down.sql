@@ -1,0 +1,1 @@
+DROP TABLE disbursement.report_attempt, disbursement.report_delivery, disbursement.report_address, disbursement.report;
