@@ -6,14 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
+from connectors.stp.callbacks import Callbacks
+from connectors.stp.deposit_store import DepositStore
+from connectors.stp.deposits import Deposits
+from connectors.stp.log import Reprocessing
+from connectors.stp.orders import OrderStore
 from hub.connector import Connector, Service, Work
 from hub.messages import Engine
-from hub.settings import DatabaseSettings, TokenSettings, read
-from hub.statements import open_statements
+from hub.settings import DatabaseSettings, KafkaSettings, Settings, TokenSettings, prefixed, read
+from hub.statements import Statements, open_statements
 from hub.tokens import TokenVerifier
+from hub.transfer import TenantId
 from ledger.settings import LedgerSettings
 from operations_app.app import operations_app
 from operations_app.journal import Journal
+from operations_app.mirror import log_loops
 from operations_app.settings import OperationsSettings
 from operations_app.views import open_views
 from operations_app.worker import OperationsWorker
@@ -35,19 +42,37 @@ async def open_api(engine: Engine) -> AsyncIterator[Service]:
     async with (
         open_statements(tables.url, tables.pool_size, role=settings.role) as database,
         open_statements(book.database_url, book.pool_size, role=book.role) as ledger,
+        open_statements(tables.url, 2) as connectors,  # as the STP connector, whose posts may be handled once more
         open_views() as views,
+        log_loops(journal := Journal(database), settings, read(KafkaSettings)) as loops,
     ):
         app = operations_app(
             verifier,
             views=views,
             database=database,
             ledger=ledger,
-            journal=Journal(database),
+            journal=journal,
             settings=settings,
             engine=engine,
             probes={"database": database.ping},  # without views or book the rest still answers; /health/parts tells
         )
-        yield Service(app)
+        app.state.reprocessing = _reprocessing(connectors, engine)
+        yield Service(app, loops=loops)
+
+
+class _StpSettings(Settings):
+    model_config = prefixed("PAYHUB_STP_")
+
+    tenant_id: str | None = None
+
+
+def _reprocessing(database: Statements, engine: Engine) -> Reprocessing:
+    orders, tenant = OrderStore(database), read(_StpSettings).tenant_id
+    callbacks = Callbacks(orders, engine)
+    deposits = Deposits(
+        DepositStore(database), orders, callbacks, engine, tenant=None if tenant is None else TenantId(tenant)
+    )
+    return Reprocessing(callbacks, deposits)
 
 
 CONNECTOR: Final = Connector(

@@ -20,10 +20,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, LiteralString
 
+import structlog
 from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from exporters.privacy import mask, mask_text
+from hub.api import Caller
 from hub.failpoint import failpoint
 from hub.statements import Statements
 
@@ -81,6 +83,12 @@ class Act:
     before: Any = None
     after: Any = None
     request_id: str | None = None
+
+    @classmethod
+    def by(cls, caller: Caller, **what: Any) -> Act:
+        """An act of whoever sent the request that is being answered."""
+        request_id = structlog.contextvars.get_contextvars().get("request_id")
+        return cls(tenant_id=caller.tenant, actor=caller.subject, roles=caller.roles, request_id=request_id, **what)
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,6 +113,10 @@ class Deposits:
         _deposits.labels("none" if reply.answer is None else reply.answer).inc()
         return reply
 
+    async def again(self, callback_id: int, body: bytes) -> None:
+        """Handle a stored deposit once more, when nobody waits for the answer. What was decided stays."""
+        await self._handle(callback_id, body, asyncio.get_running_loop().time(), known=True)
+
     async def _handle(self, callback_id: int, body: bytes, until: float, *, known: bool) -> Reply:
         try:
             notice = read_deposit(body)
@@ -274,13 +278,23 @@ def _arrived(deposit: Deposit, notice: DepositNotice) -> DepositArrived:
         amount=deposit.amount,
         currency="MXN",
         payer=_payer(notice),
-        payee=Party(id_type=_ID_TYPES[notice.kind], identifier=deposit.identifier, name=notice.payee_name),
+        payee=_payee(notice, notice.kind, deposit.identifier),
         concept=notice.concept,
         reference_number=notice.reference,
         sender_institution=notice.sender_institution,
         deposit_tracking_key=notice.key,
         operation_date=deposit.operation_date,
     )
+
+
+def parties(body: bytes, identifier: str) -> tuple[Party | None, Party | None]:
+    """Payer and payee of a deposit as STP posted it; `identifier`: the account's number as its tenant writes it."""
+    notice = read_deposit(body)
+    return _payer(notice), None if notice.kind is None else _payee(notice, notice.kind, identifier)
+
+
+def _payee(notice: DepositNotice, kind: AccountKind, identifier: str) -> Party:
+    return Party(id_type=_ID_TYPES[kind], identifier=identifier, name=notice.payee_name)
 
 
 def _payer(notice: DepositNotice) -> Party | None:
