@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from datetime import timedelta
+from functools import partial
 from typing import Final
 
 from connectors.disbursement.api import disbursement_app
-from connectors.disbursement.worker import DisbursementWorker
+from connectors.disbursement.model import RunRequested, StoreDue, TransferDecided
+from connectors.disbursement.relay import Relay
+from connectors.disbursement.settings import DisbursementSettings
+from connectors.disbursement.worker import DisbursementWorker, RunWorker, Terms
 from hub.connector import Connector, Service, Work
 from hub.messages import Engine
+from hub.repetition import repeat
 from hub.settings import TokenSettings, read
 from hub.statements import Statements, open_statements
 from hub.tokens import TokenVerifier
+from ledger.disbursement.report import Reports
+from ledger.disbursement.runs import Runs
+from ledger.disbursement.transfers import Transfers
 from ledger.settings import LedgerSettings
 
 
@@ -21,24 +30,41 @@ def _database() -> AbstractAsyncContextManager[Statements]:
     return open_statements(settings.database_url, settings.pool_size, role=settings.role)
 
 
-@asynccontextmanager
-async def open_work(_: Engine) -> AsyncIterator[Work]:
-    """The jobs."""
-    async with _database() as statements:
-        yield Work(workers=[DisbursementWorker()], probes={"database": statements.ping})
+def _relay(statements: Statements, engine: Engine, settings: DisbursementSettings) -> Callable[[], Awaitable[None]]:
+    relay = Relay(statements, engine, timedelta(seconds=settings.publish_lease))
+    return partial(repeat, "outbox", relay.step, settings.publish_every)
 
 
 @asynccontextmanager
-async def open_api(_: Engine) -> AsyncIterator[Service]:
-    """The HTTP interface."""
-    verifier = TokenVerifier(read(TokenSettings))
+async def open_work(engine: Engine) -> AsyncIterator[Work]:
+    """The jobs, and a relay for what processes that died had in hand."""
+    settings = read(DisbursementSettings)
+    terms = Terms(settings.concept, timedelta(seconds=settings.confirm_within))
     async with _database() as statements:
-        yield Service(disbursement_app(statements, verifier, {"database": statements.ping}))
+        runs = Runs(statements, settings.defaults())
+        yield Work(
+            workers=[
+                DisbursementWorker(Transfers(statements), Reports(statements), terms),
+                RunWorker(runs, engine, settings.page),
+            ],
+            loops=[_relay(statements, engine, settings)],
+            probes={"database": statements.ping},
+        )
+
+
+@asynccontextmanager
+async def open_api(engine: Engine) -> AsyncIterator[Service]:
+    """The HTTP interface, and a relay for what its requests leave to the engine."""
+    settings, verifier = read(DisbursementSettings), TokenVerifier(read(TokenSettings))
+    async with _database() as statements:
+        app = disbursement_app(statements, verifier, {"database": statements.ping})
+        yield Service(app, loops=[_relay(statements, engine, settings)])
 
 
 CONNECTOR: Final = Connector(
     name="disbursement",
-    worker_classes=(DisbursementWorker,),
+    worker_classes=(DisbursementWorker, RunWorker),
     open_work=open_work,
     services={"disbursement": open_api},
+    messages=(StoreDue, TransferDecided, RunRequested),
 )

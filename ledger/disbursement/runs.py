@@ -377,7 +377,7 @@ _CLAIM: Final = f"""
     """
 _FIND: Final = f"SELECT {_COLUMNS} FROM disbursement.run WHERE id = %(run)s"
 _LOOK: Final = """
-    SELECT store_id, verdict, updates, total, minimum_amount FROM disbursement.standing
+    SELECT store_id, verdict, updates, total::bigint, minimum_amount FROM disbursement.standing
      WHERE tenant_id = %(tenant)s AND frequency = %(frequency)s AND store_id > %(after)s
        AND (verdict = 'PAY' OR NOT %(only_payable)s)
      ORDER BY store_id LIMIT %(limit)s
