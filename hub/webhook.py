@@ -27,7 +27,6 @@ from standardwebhooks.webhooks import Webhook
 
 from hub.addresses import Address, allowed, is_internal
 from hub.errors import Unavailable
-from hub.transfer import TenantId
 
 _LONGEST_PAUSE: Final = timedelta(hours=4).total_seconds()
 _LONGEST_ASKED: Final = timedelta(days=1).total_seconds()  # of a Retry-After
@@ -50,7 +49,8 @@ class Delivery:
 
     message_id: str
     """The same at each attempt; the receiver tells repeats by it."""
-    tenant_id: TenantId
+    receiver: str
+    """Whom it goes to: one that is slow must not hold up the others."""
     url: str
     secret: str | None = field(repr=False)
     """What it is signed with; without one nothing is sent."""
@@ -80,7 +80,7 @@ class Pace:
     """How messages are told. Times in seconds unless said otherwise."""
 
     at_once: int
-    """Messages under way at once; one tenant gets half of them at most."""
+    """Messages under way at once; one receiver gets half of them at most."""
     look_every: float
     timeout: float
     """Within which a receiver must answer."""
@@ -100,8 +100,8 @@ class Pace:
 class Desk(Protocol[D]):
     """Where messages wait to be told, and where it is written down how that went."""
 
-    async def lease(self, count: int, seconds: float, busy: Sequence[TenantId]) -> Sequence[D]:
-        """Up to `count` messages whose time has come, none of the `busy` tenants'; ours for so many seconds.
+    async def lease(self, count: int, seconds: float, busy: Sequence[str]) -> Sequence[D]:
+        """Up to `count` messages whose time has come, none of the `busy` receivers'; ours for so many seconds.
 
         Raises `Unavailable`.
         """
@@ -126,7 +126,7 @@ class Teller(Generic[D]):
     def __init__(self, desk: Desk[D], http: httpx.AsyncClient, pace: Pace) -> None:
         self._desk, self._http, self._pace = desk, http, pace
         self._wake = asyncio.Event()
-        self._under_way: dict[asyncio.Task[None], TenantId] = {}
+        self._under_way: dict[asyncio.Task[None], str] = {}
 
     def look(self) -> None:
         """There may be something to tell: do not wait for the next look."""
@@ -152,14 +152,14 @@ class Teller(Generic[D]):
             await asyncio.wait(self._under_way, return_when=asyncio.FIRST_COMPLETED)
             return True
         share = max(1, self._pace.at_once // 2)
-        busy = [tenant for tenant, count in Tally(self._under_way.values()).items() if count >= share]
+        busy = [receiver for receiver, count in Tally(self._under_way.values()).items() if count >= share]
         try:
             found = await self._desk.lease(min(free, share), self._pace.timeout * 2 + 10, busy)
         except Unavailable:
             return False
         for due in found:
             task = asyncio.create_task(self._tell(due))
-            self._under_way[task] = due.tenant_id
+            self._under_way[task] = due.receiver
             task.add_done_callback(self._ended)
         return bool(found)
 

@@ -16,7 +16,6 @@ from connectors.channel.store import ChannelStore, DueCallback
 from connectors.channel.wire import callback_body
 from hub.failpoint import failpoint
 from hub.telemetry import logger
-from hub.transfer import TenantId
 from hub.webhook import Pace, Teller, Told, open_teller
 
 _attempts = Counter("payhub_channel_callbacks", "Attempts to tell an outcome.", ("result",))
@@ -33,7 +32,7 @@ class _Outcomes:
     def __init__(self, store: ChannelStore) -> None:
         self._store = store
 
-    async def lease(self, count: int, seconds: float, busy: Sequence[TenantId]) -> Sequence[DueCallback]:
+    async def lease(self, count: int, seconds: float, busy: Sequence[str]) -> Sequence[DueCallback]:
         found = await self._store.lease_callbacks(count, seconds, busy)
         failpoint("channel.callback.after-lease")
         return found

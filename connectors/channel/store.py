@@ -334,7 +334,7 @@ class ChannelStore:
 
     # --- callbacks ---
 
-    async def lease_callbacks(self, count: int, lease: float, busy: Sequence[TenantId]) -> list[DueCallback]:
+    async def lease_callbacks(self, count: int, lease: float, busy: Sequence[str]) -> list[DueCallback]:
         """Up to `count` callbacks whose time has come, none of the `busy` tenants'; ours for `lease` seconds."""
         found = await self._statements.rows(_DUE, {"count": count, "lease": lease, "busy": list(busy)})
         return [_due(row) for row in found]
@@ -422,7 +422,7 @@ def _due(row: Any) -> DueCallback:
         transfer=transfer,
         sequence=sequence,
         recorded_at=recorded_at,
-        tenant_id=TenantId(tenant_id),
+        receiver=tenant_id,
         url=url,
         attempt=attempts,
         created_at=created_at,

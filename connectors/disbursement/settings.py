@@ -26,7 +26,7 @@ class DisbursementSettings(Settings):
     """Days for which it is tried to tell a report."""
 
     notice_first_pause: float = Field(default=5, gt=0)
-    """Seconds before the second attempt to tell a report; the pause doubles each time, up to four hours, with jitter."""
+    """Seconds before the second attempt to tell a report; it doubles each time, up to four hours, with jitter."""
 
     notices_at_once: int = Field(default=16, ge=1)
     """Reports being told at once; one merchant gets half of them at most."""

@@ -154,9 +154,10 @@ _LINES: Final = (
 # A report comes with its delivery when the merchant has an address; whoever makes it a second time changes nothing.
 _KEEP: Final = (
     "WITH made AS (INSERT INTO disbursement.report "
-    "(tenant_id, transfer_id, kind, merchant_id, amount, lines_total, body) VALUES (%(tenant)s, %(transfer)s, %(kind)s, %(merchant)s, %(amount)s, %(lines_total)s, %(body)s) "
+    "(tenant_id, transfer_id, kind, merchant_id, amount, lines_total, body) "
+    "VALUES (%(tenant)s, %(transfer)s, %(kind)s, %(merchant)s, %(amount)s, %(lines_total)s, %(body)s) "
     "ON CONFLICT (transfer_id, kind) DO NOTHING RETURNING number, tenant_id, merchant_id) "
-    "INSERT INTO disbursement.report_delivery (report_number, tenant_id) SELECT made.number, made.tenant_id FROM made "
+    "INSERT INTO disbursement.report_delivery (report_number, tenant_id, merchant_id) SELECT made.* FROM made "
     "CROSS JOIN LATERAL (SELECT a.url FROM disbursement.report_address a WHERE a.tenant_id = made.tenant_id "
     "AND a.merchant_id = made.merchant_id ORDER BY a.id DESC LIMIT 1) a WHERE a.url IS NOT NULL"
 )

@@ -18,6 +18,7 @@ SETTINGS_MODULES = (
     "connectors.channel.settings",
     "connectors.ams.settings",
     "connectors.stp.settings",
+    "connectors.disbursement.settings",
     "ledger.settings",
     "exporters.settings",
 )

@@ -38,6 +38,7 @@ COMMENT ON COLUMN disbursement.report_address.secret IS 'standard-webhooks secre
 CREATE TABLE disbursement.report_delivery (
     report_number   bigint PRIMARY KEY REFERENCES disbursement.report,
     tenant_id       text NOT NULL,
+    merchant_id     text NOT NULL,
     state           text NOT NULL DEFAULT 'DUE' CHECK (state IN ('DUE', 'DELIVERED', 'REFUSED', 'GIVEN_UP')),
     attempts        integer NOT NULL DEFAULT 0,
     next_attempt_at timestamptz NOT NULL DEFAULT clock_timestamp(),

@@ -1,0 +1,215 @@
+"""Reports over HTTP: what a merchant was told about a transfer, how the telling went, and where it is told (L56).
+
+A partner reads the reports of its own merchants; another's are not found. A report comes as JSON exactly as it was
+sent, as CSV, or as a page to print: by the suffix of the path, else by `Accept`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from connectors.disbursement.notices import HowTold, NoticeStore, ReportAddress
+from hub.addresses import LONGEST
+from hub.api import Caller, Problem, not_valid, require
+from ledger.disbursement.refusals import MerchantUnknown
+from ledger.disbursement.report import Report, ReportKind, Reports
+from ledger.disbursement.report_forms import as_csv, as_html
+from ledger.paging import only_known_parameters
+
+READERS: Final = ("partner", "treasury", "operator", "auditor")
+"""Roles that may read reports; a partner only its own merchants'."""
+
+PARTNER: Final = "partner"
+
+Reading = Annotated[Caller, Depends(require(*READERS))]
+Watching = Annotated[Caller, Depends(require("treasury", "operator", "auditor"))]
+Deciding = Annotated[Caller, Depends(require("treasury"))]
+TransferId = Annotated[str, Path(max_length=36, pattern="^[0-9a-f-]+$")]
+MerchantId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Kind = Annotated[
+    ReportKind | None, Query(description="`CORRECTION` when the money came back. The latest one when not said.")
+]
+
+_TYPES: Final = {"json": "application/json", "csv": "text/csv; charset=utf-8", "html": "text/html; charset=utf-8"}
+_FORMS: Final[Mapping[str, Callable[[Report], str]]] = {
+    "json": lambda report: report.body,
+    "csv": lambda report: as_csv(report.content),
+    "html": lambda report: as_html(report.content),
+}
+_NOTHING_FROM_ELSEWHERE: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+
+
+class AddressBody(BaseModel):
+    """Where a merchant is to be told its reports; without `url` it is not told."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "url": "https://merchant.example/hooks/reports",
+                    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwX2Zq4nYxbpI=",
+                    "allow_list": ["https://merchant.example/hooks/"],
+                }
+            ]
+        },
+    )
+
+    url: str | None = Field(default=None, max_length=LONGEST)
+    secret: SecretStr | None = None
+    """`whsec_` and base64 of 24 to 64 bytes; never shown again."""
+    allow_list: list[Annotated[str, Field(max_length=LONGEST)]] = Field(default=[], max_length=32)
+
+
+class AddressView(BaseModel):
+    """Where a merchant is told its reports. The secret is not shown."""
+
+    url: str | None
+    allow_list: Sequence[str]
+
+
+class AttemptView(BaseModel):
+    """What came of telling a report once."""
+
+    number: int
+    answer: str
+    at: datetime
+
+
+class DeliveryView(BaseModel):
+    """How the telling of a report stands."""
+
+    kind: ReportKind
+    state: str
+    attempts: int
+    ended_at: datetime | None
+    answers: Sequence[AttemptView]
+
+    @classmethod
+    def of(cls, told: HowTold) -> DeliveryView:
+        answers = [AttemptView(number=one.number, answer=one.answer, at=one.at) for one in told.answers]
+        return cls(
+            kind=told.kind, state=told.state.value, attempts=told.attempts, ended_at=told.ended_at, answers=answers
+        )
+
+
+class Deliveries(BaseModel):
+    """How the telling of a transfer's reports stands; empty when the merchant has no address."""
+
+    deliveries: Sequence[DeliveryView]
+
+
+router = APIRouter(tags=["reports"])
+_asked = [Depends(only_known_parameters)]
+
+
+@router.get("/transfers/{transfer_id}/report", response_class=Response, dependencies=_asked)
+async def report(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
+    """What the merchant was told about a transfer, in the form that `Accept` prefers."""
+    return await _report(request, who, transfer_id, kind, _preferred(request.headers.get("accept", "")))
+
+
+@router.get("/transfers/{transfer_id}/report.json", response_class=Response, dependencies=_asked)
+async def report_as_json(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
+    """The JSON exactly as it was sent."""
+    return await _report(request, who, transfer_id, kind, "json")
+
+
+@router.get("/transfers/{transfer_id}/report.csv", response_class=Response, dependencies=_asked)
+async def report_as_csv(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
+    """A line per balance update, and the total last."""
+    return await _report(request, who, transfer_id, kind, "csv")
+
+
+@router.get("/transfers/{transfer_id}/report.html", response_class=Response, dependencies=_asked)
+async def report_as_html(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
+    """A page to print."""
+    return await _report(request, who, transfer_id, kind, "html")
+
+
+@router.get("/transfers/{transfer_id}/report/deliveries", dependencies=_asked)
+async def deliveries(request: Request, who: Watching, transfer_id: TransferId) -> Deliveries:
+    """How telling the merchant went, attempt by attempt."""
+    if not await Reports(request.app.state.statements).find(who.tenant, transfer_id):
+        raise _not_found()
+    found = await NoticeStore(request.app.state.statements).how_told(who.tenant, transfer_id)
+    return Deliveries(deliveries=[DeliveryView.of(one) for one in found])
+
+
+@router.get("/merchants/{merchant_id}/report-address", dependencies=_asked)
+async def report_address(request: Request, who: Watching, merchant_id: MerchantId) -> AddressView:
+    """Where a merchant is told its reports."""
+    try:
+        found = await NoticeStore(request.app.state.statements).address(who.tenant, merchant_id)
+    except MerchantUnknown:
+        raise _not_found() from None
+    return AddressView(url=found.url, allow_list=found.allow_list)
+
+
+@router.put("/merchants/{merchant_id}/report-address")
+async def set_report_address(
+    request: Request, who: Deciding, merchant_id: MerchantId, body: AddressBody
+) -> AddressView:
+    """Tell the merchant there from now on, also what is still due."""
+    secret = body.secret.get_secret_value() if body.secret else None
+    try:
+        address = ReportAddress(body.url, secret, tuple(body.allow_list))
+    except ValueError as error:
+        raise not_valid([{"pointer": "", "code": "not-valid", "detail": str(error)}]) from None
+    try:
+        await NoticeStore(request.app.state.statements).set_address(who.tenant, merchant_id, address, actor=who.subject)
+    except MerchantUnknown:
+        raise _not_found() from None
+    return AddressView(url=address.url, allow_list=address.allow_list)
+
+
+async def _report(request: Request, who: Caller, transfer_id: str, kind: ReportKind | None, form: str) -> Response:
+    found = await Reports(request.app.state.statements).find(who.tenant, transfer_id)
+    wanted = [one for one in found if kind in (None, one.kind) and _may_read(who, one)]
+    if not wanted:
+        raise _not_found()
+    headers = {"Vary": "Accept"}
+    if form == "html":
+        headers["Content-Security-Policy"] = _NOTHING_FROM_ELSEWHERE
+    elif form == "csv":
+        headers["Content-Disposition"] = f'attachment; filename="report-{transfer_id}.csv"'
+    return Response(_FORMS[form](wanted[-1]), media_type=_TYPES[form], headers=headers)
+
+
+def _may_read(who: Caller, report: Report) -> bool:
+    """A token that is nothing but a partner's reads what is its own."""
+    return not who.roles.isdisjoint(READERS[1:]) or (PARTNER in who.roles and report.partner == who.subject)
+
+
+def _preferred(accept: str) -> str:
+    """The form that `Accept` likes best; JSON when it does not mind. Raises the 406."""
+    best, liked = "", 0.0
+    for form, media_type in _TYPES.items():
+        quality = _quality(accept or "*/*", media_type.partition(";")[0])
+        if quality > liked:
+            best, liked = form, quality
+    if not best:
+        raise Problem(406, "not-acceptable", f"A report comes as {', '.join(_TYPES.values())}.")
+    return best
+
+
+def _quality(accept: str, media_type: str) -> float:
+    """How much a media type is liked: the most specific range that covers it decides (RFC 9110)."""
+    found: dict[int, float] = {}
+    for part in accept.lower().split(","):
+        name, *parameters = (piece.strip() for piece in part.split(";"))
+        ranges = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        if name in ranges:
+            given = next((piece[2:] for piece in parameters if piece.startswith("q=")), "1")
+            found[ranges.index(name)] = float(given) if given.replace(".", "", 1).isdecimal() else 0.0
+    return found[min(found)] if found else 0.0
+
+
+def _not_found() -> Problem:
+    return Problem(404, "not-found", "There is no such report, merchant or transfer of yours.")
