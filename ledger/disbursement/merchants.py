@@ -143,7 +143,8 @@ _OPEN_TRANSFER: Final = (
 )
 _EDITS: Final = (
     "SELECT id, object, object_id, action, before, after, actor, at FROM disbursement.edit "
-    "WHERE tenant_id = %(tenant)s AND object = %(object)s AND object_id = %(id)s AND id < %(before)s ORDER BY id DESC LIMIT %(limit)s"
+    "WHERE tenant_id = %(tenant)s AND object = %(object)s AND object_id = %(id)s AND id < %(before)s "
+    "ORDER BY id DESC LIMIT %(limit)s"
 )
 
 _LAST: Final = 2**63 - 1

@@ -150,7 +150,7 @@ class Options:
         What changes nothing resets nothing. Raises `OptionUnknown`, and `ValueError` for what contradicts itself.
         """
         async with self._statements.connection() as connection, connection.transaction():
-            before = await _locked(connection, tenant, option_id)
+            before = await locked_option(connection, tenant, option_id)
             after = replace(before, **{name: changes[name] for name in changes if name in {*_EDITABLE, "rates"}})
             if after == before:
                 return before
@@ -164,7 +164,7 @@ class Options:
     async def validate(self, tenant: str, option_id: str, *, actor: str) -> PaymentOption:
         """The first link of the chain (L52). Raises `OptionUnknown`."""
         async with self._statements.connection() as connection, connection.transaction():
-            option = await _locked(connection, tenant, option_id)
+            option = await locked_option(connection, tenant, option_id)
             if not option.validated:
                 await connection.execute(_VALIDATE, {"tenant": tenant, "id": option_id})
                 what = (Object.OPTION, option_id)
@@ -174,7 +174,7 @@ class Options:
     async def find(self, tenant: str, option_id: str) -> PaymentOption:
         """Raises `OptionUnknown`."""
         async with self._statements.connection() as connection:
-            return await _found(connection, tenant, option_id)
+            return await find_option(connection, tenant, option_id)
 
     async def of_store(self, tenant: str, store: str, *, after: str = "", limit: int = 100) -> list[PaymentOption]:
         """A store's options in the order of their ids."""
@@ -216,16 +216,26 @@ async def offered(connection: Connection, tenant: str, store: str, amount: int, 
     chain = await (await connection.execute(_CHAIN, values)).fetchone()
     if chain is None:
         raise StoreUnknown(store)
-    return matching(await _read(connection, _CANDIDATES, values), amount, at) if all(chain) else []
+    return await matching_options(connection, tenant, store, amount, at) if all(chain) else []
 
 
-async def _locked(connection: Connection, tenant: str, option_id: str) -> PaymentOption:
-    option = await _found(connection, tenant, option_id)
+async def matching_options(
+    connection: Connection, tenant: str, store: str, amount: int, at: datetime
+) -> list[PaymentOption]:
+    """A store's options that apply, one per number of payments (L49), whether or not the store is validated."""
+    values = {"tenant": tenant, "store": store, "amount": amount, "at": at}
+    return matching(await _read(connection, _CANDIDATES, values), amount, at)
+
+
+async def locked_option(connection: Connection, tenant: str, option_id: str) -> PaymentOption:
+    """An option whose store's row is locked, so that nobody edits it meanwhile. Raises `OptionUnknown`."""
+    option = await find_option(connection, tenant, option_id)
     await lock_store(connection, tenant, option.store_id)
-    return await _found(connection, tenant, option_id)
+    return await find_option(connection, tenant, option_id)
 
 
-async def _found(connection: Connection, tenant: str, option_id: str) -> PaymentOption:
+async def find_option(connection: Connection, tenant: str, option_id: str) -> PaymentOption:
+    """Raises `OptionUnknown`."""
     found = await _read(connection, _ONE, {"tenant": tenant, "id": option_id})
     if not found:
         raise OptionUnknown(option_id)
