@@ -4,6 +4,8 @@ The rules of store balances live in `ledger.disbursement`; here are the jobs, th
 
     model.py       our words: jobs, results, messages
     worker.py      one short method per job
+    notices.py     tells merchants their reports, signed, for three days
+    reports_api.py reports over HTTP: JSON, CSV, a page to print
     api.py         partners, treasury and operations over HTTP
     connector.py   how it is put together
 """

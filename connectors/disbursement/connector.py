@@ -10,6 +10,7 @@ from typing import Final
 
 from connectors.disbursement.api import disbursement_app
 from connectors.disbursement.model import RunRequested, StoreDue, TransferDecided
+from connectors.disbursement.notices import open_notices
 from connectors.disbursement.relay import Relay
 from connectors.disbursement.settings import DisbursementSettings
 from connectors.disbursement.worker import DisbursementWorker, RunWorker, Terms
@@ -37,17 +38,17 @@ def _relay(statements: Statements, engine: Engine, settings: DisbursementSetting
 
 @asynccontextmanager
 async def open_work(engine: Engine) -> AsyncIterator[Work]:
-    """The jobs, and a relay for what processes that died had in hand."""
+    """The jobs, what merchants are told, and a relay for what processes that died had in hand."""
     settings = read(DisbursementSettings)
     terms = Terms(settings.concept, timedelta(seconds=settings.confirm_within))
-    async with _database() as statements:
+    async with _database() as statements, open_notices(statements, settings) as notices:
         runs = Runs(statements, settings.defaults())
         yield Work(
             workers=[
                 DisbursementWorker(Transfers(statements), Reports(statements), terms),
                 RunWorker(runs, engine, settings.page),
             ],
-            loops=[_relay(statements, engine, settings)],
+            loops=[_relay(statements, engine, settings), notices.run],
             probes={"database": statements.ping},
         )
 
