@@ -40,11 +40,11 @@ from rich.table import Table
 from exporters.documents import Documents, Nothing
 from exporters.elastic import ElasticSink, Indexes, Patience, open_client
 from exporters.kafka_source import DeadLetters, KafkaSource
-from exporters.pipeline import Encoded, Pipeline
+from exporters.pipeline import Encoded
 from exporters.record import TAKEN
 from exporters.settings import ExportSettings
-from exporters.sift import RawMessage, Sifter
-from exporters.streamer import Session
+from exporters.sift import RawMessage
+from exporters.streamer import Session, look_for_less_garbage
 from exporters.views import VIEWS, View
 from hub.stack.state import load_state
 
@@ -165,7 +165,7 @@ class Bench:
 
     def _fold(self, messages: Sequence[RawMessage], view: View) -> tuple[list[list[Encoded]], float]:
         documents = Documents(Nothing(), self._settings.documents_in_memory)
-        pipeline = Pipeline(Sifter(), view.fold(documents, self._settings))
+        pipeline = view.pipeline(self._settings.topic, {}, documents, self._settings)
         batches: list[list[Encoded]] = []
         began = time.perf_counter()
         for begin in range(0, len(messages), BATCH):
@@ -188,7 +188,7 @@ class Bench:
     def _stream(self) -> float:
         generation = self._indexes.create(self._indexes.newest() + 1)
         letters = DeadLetters(self._servers, self._settings.dead_letter_topic, self._view.name)
-        source = KafkaSource(self._servers, self._settings.topic, generation.group, BATCH)
+        source = KafkaSource(self._servers, [self._settings.topic], generation.group, BATCH)
         session = Session(
             source=source,
             letters=letters,
@@ -239,6 +239,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
     messages = records(chosen.records)
+    look_for_less_garbage()
     with stack(chosen.data_dir) as folder:
         state = load_state(folder)
         if state is None:

@@ -70,10 +70,10 @@ def audit_document(record: Record, identity: Identity | None) -> Body:
     if record.rejection_reason:
         body["rejectionType"] = record.rejection_type
         body["rejectionReason"] = mask_text(record.rejection_reason)
-    for column, field in _COLUMNS:
+    for field, column in _COLUMNS.items():
         found = value.get(field)
         if found is not None and found not in ("", -1):
-            body[column] = str(found)
+            body[column] = found if type(found) is str else str(found)
     if identity is not None:
         body["paymentId"] = identity.payment_id
         body["tenantId"] = identity.tenant_id
@@ -85,20 +85,21 @@ def audit_document(record: Record, identity: Identity | None) -> Body:
     return body
 
 
-_COLUMNS: Final = (
-    ("elementId", "elementId"),
-    ("elementType", "bpmnElementType"),
-    ("processInstanceKey", "processInstanceKey"),
-    ("elementInstanceKey", "elementInstanceKey"),
-    ("bpmnProcessId", "bpmnProcessId"),
-    ("jobType", "type"),
-    ("worker", "worker"),
-    ("errorType", "errorType"),
-    ("errorCode", "errorCode"),
-    ("messageName", "messageName"),
-    ("messageId", "messageId"),
-    ("correlationKey", "correlationKey"),
-)
+_COLUMNS: Final = {
+    "elementId": "elementId",
+    "bpmnElementType": "elementType",
+    "processInstanceKey": "processInstanceKey",
+    "elementInstanceKey": "elementInstanceKey",
+    "bpmnProcessId": "bpmnProcessId",
+    "type": "jobType",
+    "worker": "worker",
+    "errorType": "errorType",
+    "errorCode": "errorCode",
+    "messageName": "messageName",
+    "messageId": "messageId",
+    "correlationKey": "correlationKey",
+}
+"""The columns of a record's value: what the engine calls them, and what we do."""
 
 
 def _unowned(record: Record, body: Body) -> None:

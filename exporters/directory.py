@@ -28,6 +28,12 @@ class Identity(NamedTuple):
 
 UNKNOWN_ROOT: Final = Identity(None, None, "", own=False)
 
+_REMEMBERED: Final = 5_000
+"""Process instances whose identity is at hand without a look at its document."""
+
+_Instance = tuple[int, int]
+"""Epoch and key of a process instance."""
+
 
 _STARTS: Final = {"MESSAGE_START_EVENT_SUBSCRIPTION": "CORRELATED", "PROCESS_INSTANCE_CREATION": "CREATED"}
 
@@ -66,36 +72,34 @@ def started_by(record: Record) -> Identity:
 
 
 class Directory:
-    """The identities of process instances, kept in one family of documents."""
+    """The identities of process instances, kept in one family of documents.
+
+    Every record asks whose it is, most of them of an instance that was asked for a moment ago: those are remembered.
+    """
 
     def __init__(self, documents: Documents, family: str) -> None:
         self._documents = documents
         self._family: Final = family
+        self._recent: dict[_Instance, tuple[int, Identity]] = {}
 
     def prepare(self, batch: Sequence[Record]) -> None:
         """Read the identities that the records of a batch need and that do not start inside of it."""
-        self._documents.load(self._needed(batch))
+        if len(self._recent) > _REMEMBERED:
+            self._recent.clear()
+        self._documents.load(Ref(self._family, f"{epoch}-{key}") for epoch, key in self._needed(batch))
 
-    def _needed(self, batch: Sequence[Record]) -> Iterable[Ref]:
-        started: set[Ref] = set()
+    def _needed(self, batch: Sequence[Record]) -> Iterable[_Instance]:
+        asked: set[_Instance] = set()
         for record in batch:
-            key = instance_key(record)
-            if key <= 0:
-                continue
-            ref = self.ref(record, key)
-            if is_start(record):
-                started.add(ref)
-            elif is_call(record):
-                started.add(ref)
-                caller = self.ref(record, record.value["parentProcessInstanceKey"])
-                if caller not in started:
-                    yield caller
-            elif ref not in started:
-                yield ref
-
-    def ref(self, record: Record, key: int) -> Ref:
-        """The directory's document about a process instance."""
-        return Ref(self._family, record.id_of(key))
+            instance = (record.epoch, instance_key(record))
+            if is_call(record):
+                asked.add(instance)
+                instance = (record.epoch, record.value["parentProcessInstanceKey"])
+            elif is_start(record):
+                asked.add(instance)
+            if instance[1] > 0 and instance not in asked and instance not in self._recent:
+                asked.add(instance)
+                yield instance
 
     def identity_of(self, record: Record) -> Identity | None:
         """Whose a record is; None when it belongs to no instance, or to one whose start was never seen."""
@@ -115,14 +119,19 @@ class Directory:
         The engine sends copies of the caller's variables before the record that starts a called process. They have no
         identity, neither now nor when they are read again and the directory knows better.
         """
-        body = self._documents.get(self.ref(record, key))
-        if body is None or body["position"] > record.version:
-            return None
-        return Identity(body["paymentId"], body["tenantId"], body["rootInstanceKey"], body["own"])
+        recent = self._recent.get((record.epoch, key))
+        if recent is None:
+            body = self._documents.get(Ref(self._family, record.id_of(key)))
+            if body is None:
+                return None
+            identity = Identity(body["paymentId"], body["tenantId"], body["rootInstanceKey"], body["own"])
+            recent = self._recent[record.epoch, key] = (body["position"], identity)
+        since, identity = recent
+        return identity if since <= record.version else None
 
     def _keep(self, record: Record, key: int, identity: Identity) -> Identity:
-        ref = self.ref(record, key)
-        if self._documents.get(ref) is None:
+        ref = Ref(self._family, record.id_of(key))
+        if (record.epoch, key) not in self._recent and self._documents.get(ref) is None:
             body = {
                 "partitionId": record.partition,
                 "position": record.version,

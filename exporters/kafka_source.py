@@ -46,10 +46,10 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # the client p
 
 
 class KafkaSource:
-    """A consumer of one topic for one group. Every method raises `KafkaError` when Kafka cannot do it now."""
+    """A consumer of some topics for one group. Every method raises `KafkaError` when Kafka cannot do it now."""
 
-    def __init__(self, servers: str, topic: str, group: str, most_records: int) -> None:
-        self._topic: Final = topic
+    def __init__(self, servers: str, topics: Sequence[str], group: str, most_records: int) -> None:
+        self._topics: Final = topics
         self._most = most_records
         self._consumer = KafkaConsumer(
             bootstrap_servers=servers.split(","),
@@ -62,19 +62,26 @@ class KafkaSource:
             check_crcs=False,
             max_poll_records=most_records,
             fetch_max_wait_ms=100,
-            max_partition_fetch_bytes=4 * 2**20,
+            max_partition_fetch_bytes=2 * 2**20,
+            # A topic that was made after we asked for it is noticed within this time.
+            metadata_max_age_ms=30_000,
             session_timeout_ms=10_000,
             heartbeat_interval_ms=2_000,
         )
 
     def share(self, lost: Callable[[set[TopicPartition]], None]) -> None:
         """Take the partitions that the group gives us; `lost` is told, inside of `poll`, which it takes away."""
-        self._consumer.subscribe([self._topic], listener=_Listener(lost))
+        self._consumer.subscribe(list(self._topics), listener=_Listener(lost))
 
     def take_all(self) -> None:
         """Take every partition, without sharing."""
-        numbers = self._consumer.partitions_for_topic(self._topic) or {0}
-        self._consumer.assign([TopicPartition(self._topic, number) for number in sorted(numbers)])
+        self._consumer.assign(
+            [
+                TopicPartition(topic, number)
+                for topic in self._topics
+                for number in sorted(self._consumer.partitions_for_topic(topic) or ())
+            ]
+        )
 
     def ends(self) -> dict[TopicPartition, int]:
         """Where each of our partitions ends now."""
@@ -141,6 +148,19 @@ class KafkaSource:
             self._consumer.close(autocommit=False)
 
 
+def make_topics(servers: str, topics: Sequence[str]) -> None:
+    """Make those of the topics that are missing, each with one partition. What is told there is kept for ever."""
+    admin = KafkaAdminClient(bootstrap_servers=servers.split(","), request_timeout_ms=10_000)
+    try:
+        there = admin.list_topics()
+        for topic in (topic for topic in topics if topic not in there):
+            made = {"num_partitions": 1, "replication_factor": -1, "configs": {"retention.ms": "-1"}}
+            with contextlib.suppress(TopicAlreadyExistsError):
+                admin.create_topics({topic: made})
+    finally:
+        admin.close()
+
+
 class DeadLetters:
     """The topic for what can never be indexed: each message whole, with the view and the reason as headers."""
 
@@ -149,16 +169,6 @@ class DeadLetters:
         self._topic = topic
         self._view = view
         self._producer: KafkaProducer | None = None
-
-    def prepare(self) -> None:
-        """Make the topic unless it is there."""
-        admin = KafkaAdminClient(bootstrap_servers=self._servers, request_timeout_ms=10_000)
-        try:
-            if self._topic not in admin.list_topics():
-                with contextlib.suppress(TopicAlreadyExistsError):
-                    admin.create_topics({self._topic: {"num_partitions": 1, "replication_factor": -1}})
-        finally:
-            admin.close()
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
         """Returns when Kafka has them."""

@@ -16,6 +16,7 @@ import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from itertools import compress
 from typing import Any, Final, TypeAlias
 
 from pydantic_core import from_json
@@ -51,12 +52,16 @@ _ELEMENT_ENDS: Final = {"ELEMENT_COMPLETED": "COMPLETED", "ELEMENT_TERMINATED": 
 _ELEMENT_CHANGES: Final = frozenset(
     {"ELEMENT_ACTIVATING", "ELEMENT_ACTIVATED", "ELEMENT_MIGRATED", "SEQUENCE_FLOW_TAKEN", *_ELEMENT_ENDS}
 )
+_MOVES_TRANSFER: Final = frozenset({"ELEMENT_ACTIVATED", *_ELEMENT_ENDS})
+"""What of an element inside of a process changes where its transfer stands."""
 _JOB_CHANGES: Final = frozenset(
     {"CREATED", "COMPLETED", "FAILED", "TIMED_OUT", "ERROR_THROWN", "RETRIES_UPDATED", "CANCELED", "MIGRATED"}
 )
 _TRIED: Final = frozenset({"FAILED", "TIMED_OUT"})
 
 Change: TypeAlias = Callable[[Record, Identity | None], bool]
+Begin: TypeAlias = Callable[[Record, Identity | None], Body]
+"""What makes a document's first form; most records find it begun."""
 
 
 class OperationsFold:
@@ -78,10 +83,11 @@ class OperationsFold:
 
     def accept(self, batch: Sequence[Record]) -> list[Outcome]:
         """`SEEN` is what changes no document, because it was there already or because operators do not need it."""
-        relevant = [record for record in batch if self._concerns(record)]
+        concerned = [self._concerns(record) for record in batch]
+        relevant = list(compress(batch, concerned))
         self._directory.prepare(relevant)
         self.documents.load(self._needed(relevant))
-        return [self._one(record) for record in batch]
+        return [self._one(record) if concerns else SEEN for record, concerns in zip(batch, concerned, strict=True)]
 
     @staticmethod
     def shown(document: Document) -> Body:
@@ -96,8 +102,6 @@ class OperationsFold:
         return found is not None and record.intent in found[0] and record.record_type == "EVENT"
 
     def _one(self, record: Record) -> Outcome:
-        if not self._concerns(record):
-            return SEEN
         try:
             identity = self._directory.identity_of(record)
             return TAKEN if self._changes[record.value_type][1](record, identity) else SEEN
@@ -146,11 +150,13 @@ class OperationsFold:
 
     # --- One document and one record
 
-    def _change(self, ref: Ref, record: Record, begin: Body, change: Callable[[Body], None]) -> bool:
+    def _change(
+        self, ref: Ref, record: Record, identity: Identity | None, begin: Begin, change: Callable[[Body], None]
+    ) -> bool:
         """Change a document, or begin it, unless it has this record already."""
         body = self.documents.get(ref)
         if body is None:
-            body = {"partitionId": record.partition, **begin}
+            body = {"partitionId": record.partition, **begin(record, identity)}
         elif body["position"] >= record.version:
             return False
         change(body)
@@ -161,22 +167,9 @@ class OperationsFold:
 
     def _change_transfer(self, record: Record, identity: Identity | None, change: Callable[[Body], None]) -> bool:
         ref = transfer_ref(identity)
-        if ref is None or identity is None:
+        if ref is None:
             return False
-        begin: Body = {
-            "paymentId": identity.payment_id,
-            "tenantId": identity.tenant_id,
-            "state": TransferState.PENDING.value,
-            "instanceKeys": [],
-            "currentSteps": [],
-            "attempts": 0,
-            "incidents": 0,
-            "openIncidents": [],
-            "instances": {},
-            "outcomes": [],
-            "fold": {"active": {}, "outcomes": {}},
-        }
-        return self._change(ref, record, begin, change)
+        return self._change(ref, record, identity, _new_transfer, change)
 
     # --- Process instances and their elements
 
@@ -247,12 +240,10 @@ class OperationsFold:
         step = Ref(STEPS, record.id_of(record.key))
         if record.intent == "SEQUENCE_FLOW_TAKEN":
             scope = Ref(STEPS, record.id_of(record.value["flowScopeKey"]))
-            return self._change(
-                scope, record, _new_step(record, identity, known=False), lambda body: _take_flow(body, record)
-            )
-        changed = self._change(
-            step, record, _new_step(record, identity), lambda body: _move_step(body, record, identity)
-        )
+            return self._change(scope, record, identity, _new_scope, lambda body: _take_flow(body, record))
+        changed = self._change(step, record, identity, _new_step, lambda body: _move_step(body, record, identity))
+        if record.intent not in _MOVES_TRANSFER and record.value["bpmnElementType"] != "PROCESS":
+            return changed
         return self._change_transfer(record, identity, lambda body: self._move_transfer(body, record)) or changed
 
     def _move_transfer(self, transfer: Body, record: Record) -> None:
@@ -284,8 +275,7 @@ class OperationsFold:
     def _variable(self, record: Record, identity: Identity | None) -> bool:
         value = record.value
         step = Ref(STEPS, record.id_of(value["scopeKey"]))
-        begin = _new_step(record, identity, known=False)
-        changed = self._change(step, record, begin, lambda body: _set_variable(body, record))
+        changed = self._change(step, record, identity, _new_scope, lambda body: _set_variable(body, record))
         name = value["name"]
         if name not in _OUTCOME and name not in _SHOWN and name != "duplicate":
             return changed
@@ -296,7 +286,7 @@ class OperationsFold:
     def _job(self, record: Record, identity: Identity | None) -> bool:
         value = record.value
         step = Ref(STEPS, record.id_of(value["elementInstanceKey"]))
-        changed = self._change(step, record, _new_step(record, identity), lambda body: _move_job(body, record))
+        changed = self._change(step, record, identity, _new_step, lambda body: _move_job(body, record))
         if record.intent in _TRIED:
             return self._change_transfer(record, identity, _count_attempt) or changed
         if record.intent == "COMPLETED" and value["type"] == _RECORDS_OUTCOME:
@@ -307,32 +297,23 @@ class OperationsFold:
 
     def _incident(self, record: Record, identity: Identity | None) -> bool:
         ref = Ref(INCIDENTS, record.id_of(record.key))
-        begin = {**_owner(record, identity), "incidentKey": str(record.key), "createdAt": record.at}
-        changed = self._change(ref, record, begin, lambda body: _move_incident(body, record))
+        changed = self._change(ref, record, identity, _new_incident, lambda body: _move_incident(body, record))
         step = Ref(STEPS, record.id_of(record.value["elementInstanceKey"]))
-        self._change(step, record, _new_step(record, identity), lambda body: _note_incident(body, record))
+        self._change(step, record, identity, _new_step, lambda body: _note_incident(body, record))
         self._change_transfer(record, identity, lambda body: _count_incident(body, record))
         return changed
 
     # --- Drawings
 
-    def _process(self, record: Record, identity: Identity | None) -> bool:  # noqa: ARG002
+    def _process(self, record: Record, identity: Identity | None) -> bool:
         value = record.value
-        begin: Body = {
-            "processDefinitionKey": str(record.key),
-            "bpmnProcessId": value["bpmnProcessId"],
-            "version": value["version"],
-            "resourceName": value["resourceName"],
-            "checksum": value["checksum"],
-            "deployedAt": record.at,
-        }
 
         def change(body: Body) -> None:
             body["deleted"] = record.intent == "DELETED"
             if value.get("resource"):
                 body["xml"] = _drawing(value["resource"])
 
-        return self._change(Ref(PROCESSES, record.id_of(record.key)), record, begin, change)
+        return self._change(Ref(PROCESSES, record.id_of(record.key)), record, identity, _new_process, change)
 
 
 def _begins(record: Record, ref: Ref) -> bool:
@@ -370,21 +351,59 @@ def _owner(record: Record, identity: Identity | None) -> Body:
     return owner
 
 
-def _new_step(record: Record, identity: Identity | None, *, known: bool = True) -> Body:
-    """A step as its first record shows it; `known` unless that record says only which scope it concerns."""
+def _new_transfer(record: Record, identity: Identity | None) -> Body:  # noqa: ARG001
+    assert identity is not None  # noqa: S101 -- there is no transfer without one
+    return {
+        "paymentId": identity.payment_id,
+        "tenantId": identity.tenant_id,
+        "state": TransferState.PENDING.value,
+        "instanceKeys": [],
+        "currentSteps": [],
+        "attempts": 0,
+        "incidents": 0,
+        "openIncidents": [],
+        "instances": {},
+        "outcomes": [],
+        "fold": {"active": {}, "outcomes": {}},
+    }
+
+
+def _new_incident(record: Record, identity: Identity | None) -> Body:
+    return {**_owner(record, identity), "incidentKey": str(record.key), "createdAt": record.at}
+
+
+def _new_process(record: Record, identity: Identity | None) -> Body:  # noqa: ARG001
+    value = record.value
+    return {
+        "processDefinitionKey": str(record.key),
+        "bpmnProcessId": value["bpmnProcessId"],
+        "version": value["version"],
+        "resourceName": value["resourceName"],
+        "checksum": value["checksum"],
+        "deployedAt": record.at,
+    }
+
+
+def _new_step(record: Record, identity: Identity | None) -> Body:
+    """A step as its first record shows it."""
     value = record.value
     step = _owner(record, identity)
-    if record.value_type == "PROCESS_INSTANCE" and known:
-        step |= {"elementInstanceKey": str(record.key), "elementType": value["bpmnElementType"]}
-        step |= {"flowScopeKey": str(value["flowScopeKey"])}
-    elif known:
-        step["elementInstanceKey"] = str(value["elementInstanceKey"])
-    elif record.value_type == "VARIABLE":
-        step["elementInstanceKey"] = str(value["scopeKey"])
+    if record.value_type == "PROCESS_INSTANCE":
+        step["elementInstanceKey"] = str(record.key)
+        step["elementType"] = value["bpmnElementType"]
+        step["flowScopeKey"] = str(value["flowScopeKey"])
     else:
-        step["elementInstanceKey"] = str(value["flowScopeKey"])
-    if known and "elementId" in value:
+        step["elementInstanceKey"] = str(value["elementInstanceKey"])
+    if "elementId" in value:
         step["elementId"] = value["elementId"]
+    return step | {"state": "ACTIVATING", "attempts": 0, "variables": {}, "variableTerms": []}
+
+
+def _new_scope(record: Record, identity: Identity | None) -> Body:
+    """A step of which the first record says only that something happened inside of it."""
+    scope = "scopeKey" if record.value_type == "VARIABLE" else "flowScopeKey"
+    step = _owner(record, identity)
+    step["elementInstanceKey"] = str(record.value[scope])
     return step | {"state": "ACTIVATING", "attempts": 0, "variables": {}, "variableTerms": []}
 
 
@@ -396,13 +415,14 @@ def _take_flow(scope: Body, record: Record) -> None:
 
 def _move_step(step: Body, record: Record, identity: Identity | None) -> None:
     value, intent = record.value, record.intent
-    step |= _owner(record, identity)
-    step["elementId"], step["elementType"] = value["elementId"], value["bpmnElementType"]
-    step["flowScopeKey"] = str(value["flowScopeKey"])
-    step["processVersion"] = value["version"]
-    step["processDefinitionKey"] = str(value["processDefinitionKey"])
-    if value["parentProcessInstanceKey"] > 0:
-        step["parentProcessInstanceKey"] = str(value["parentProcessInstanceKey"])
+    if "processVersion" not in step or intent == "ELEMENT_MIGRATED":  # what else never changes
+        step |= _owner(record, identity)
+        step["elementId"], step["elementType"] = value["elementId"], value["bpmnElementType"]
+        step["flowScopeKey"] = str(value["flowScopeKey"])
+        step["processVersion"] = value["version"]
+        step["processDefinitionKey"] = str(value["processDefinitionKey"])
+        if value["parentProcessInstanceKey"] > 0:
+            step["parentProcessInstanceKey"] = str(value["parentProcessInstanceKey"])
     if intent == "ELEMENT_ACTIVATING":
         step["startedAt"] = record.at
     elif intent == "ELEMENT_ACTIVATED":

@@ -6,19 +6,26 @@ parts: `fold`, then the sink, then `settle`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from pydantic_core import to_json
 
 from exporters.documents import Body, Document, Documents, Ref
-from exporters.record import TAKEN, Fate, Outcome, Record, Stage
-from exporters.sift import RawMessage, Sifter
+from exporters.record import TAKEN, Fate, Outcome, Stage
+
+RawMessage = tuple[bytes | None, bytes | None]
+"""Key and value of one Kafka message."""
+
+State = Mapping[str, Sequence[int]]
+"""What a sieve has to remember beside an offset: by source, the epoch, the highest position, the latest moment."""
+
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(NamedTuple):
     """A document as bytes: what it is made of may change with the next record."""
 
     ref: Ref
@@ -26,8 +33,25 @@ class Encoded:
     body: bytes
 
 
-class Fold(Stage[Record], Protocol):
-    """Turns records into documents."""
+class Sieve(Stage[RawMessage], Protocol[T]):
+    """Reads messages and lets those through that are new."""
+
+    passed: list[T]
+    """What the last batch had that is new, in order."""
+
+    @property
+    def state(self) -> dict[str, list[int]]:
+        """What has to be kept beside the offset."""
+        ...
+
+    @property
+    def latest(self) -> int:
+        """The moment of the youngest message seen, milliseconds since 1970; 0 before the first."""
+        ...
+
+
+class Fold(Stage[T_contra], Protocol[T_contra]):
+    """Turns what a sieve let through into documents."""
 
     @property
     def documents(self) -> Documents: ...
@@ -47,7 +71,7 @@ class Folded:
     documents: list[Encoded]
     number: int
     sifted: dict[str, list[int]]
-    """The sifter's state behind this batch, to be kept with the offset."""
+    """The sieve's state behind this batch, to be kept with the offset."""
     latest: int
     """Moment of the youngest record, milliseconds since 1970."""
 
@@ -64,19 +88,20 @@ class DeadLetter:
 class Pipeline:
     """One Kafka partition's way into one view."""
 
-    def __init__(self, sifter: Sifter, fold: Fold) -> None:
+    def __init__(self, sifter: Sieve[Any], fold: Fold[Any]) -> None:
         self.sifter: Final = sifter
         self._fold = fold
 
     def fold(self, messages: Sequence[RawMessage]) -> Folded:
         """Sift and fold. Raises what reading documents back raises; the batch must then be taken from its beginning by
         a new pipeline."""
-        outcomes = self.sifter.accept(messages)
-        folded = iter(self._fold.accept(self.sifter.passed))
+        sifter, fold = self.sifter, self._fold
+        outcomes = sifter.accept(messages)
+        folded = iter(fold.accept(sifter.passed))
         outcomes = [next(folded) if outcome is TAKEN else outcome for outcome in outcomes]
-        documents = self._fold.documents
-        encoded = [Encoded(one.ref, one.version, to_json(self._fold.shown(one))) for one in documents.changed()]
-        return Folded(messages, outcomes, encoded, documents.batch, self.sifter.state, self.sifter.latest)
+        shown = fold.shown
+        encoded = [Encoded(one.ref, one.version, to_json(shown(one))) for one in fold.documents.changed()]
+        return Folded(messages, outcomes, encoded, fold.documents.batch, sifter.state, sifter.latest)
 
     def settle(self, folded: Folded, written: Sequence[Outcome]) -> list[DeadLetter]:
         """Everything that lives was written; what has to go to the dead letters."""

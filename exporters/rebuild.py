@@ -16,7 +16,7 @@ from elasticsearch import Elasticsearch
 from pydantic_core import to_json
 
 from exporters.elastic import Generation, Indexes, Patience, open_client
-from exporters.kafka_source import DeadLetters, KafkaSource
+from exporters.kafka_source import DeadLetters, KafkaSource, make_topics
 from exporters.record import EPOCH_BITS, Fate
 from exporters.settings import ElasticsearchSettings, ExportSettings, KafkaSettings
 from exporters.streamer import Session
@@ -46,12 +46,12 @@ class Told(NamedTuple):
     """What is compared of a document."""
 
     position: int
-    partition: int
+    source: str
     digest: bytes
 
 
-Reached = Mapping[int, int]
-"""Version by partition of the engine."""
+Reached = Mapping[str, int]
+"""Version by source: a partition of the engine, or a journal."""
 
 
 @dataclass
@@ -92,7 +92,7 @@ def rebuild(view: View, *, drop_old: bool) -> Rebuilt:
     try:
         indexes = Indexes(client, view, settings.index_prefix)
         indexes.put_templates()
-        letters.prepare()
+        make_topics(servers, [*(one.topic(settings) for one in view.feeds if one.ours), settings.dead_letter_topic])
         old, new = indexes.current(), indexes.create(indexes.newest() + 1)
         fates = _replay(client, servers, new, settings, letters)
         client.indices.refresh(index=new.indexes)
@@ -111,7 +111,7 @@ def _replay(
     client: Elasticsearch, servers: str, new: Generation, settings: ExportSettings, letters: DeadLetters
 ) -> dict[Fate, int]:
     session = Session(
-        source=KafkaSource(servers, settings.topic, new.group, settings.batch_records),
+        source=KafkaSource(servers, new.view.topics(settings), new.group, settings.batch_records),
         letters=letters,
         client=client,
         generation=new,
@@ -145,30 +145,30 @@ def _compare_family(
         there = old.get(document)
         if there is not None and here.digest == there.digest:
             family.equal += 1
-        elif here.position > old_fed.get(here.partition, 0):
+        elif here.position > old_fed.get(here.source, 0):
             family.moving += 1
         elif there is None:
             family.added += 1
-        elif there.position > new_fed.get(there.partition, 0):
+        elif there.position > new_fed.get(there.source, 0):
             family.moving += 1
         else:
             family.different += 1
     for document in old.keys() - new.keys():
-        if old[document].position > new_fed.get(old[document].partition, 0):
+        if old[document].position > new_fed.get(old[document].source, 0):
             family.moving += 1
         else:
             family.missing += 1
 
 
 def _reached(servers: str, settings: ExportSettings, generation: Generation) -> Reached:
-    """The version up to which a generation has every record, by partition of the engine."""
-    source = KafkaSource(servers, settings.topic, generation.group, settings.batch_records)
-    reached: dict[int, int] = {}
+    """The version up to which a generation has every record, by source."""
+    source = KafkaSource(servers, generation.view.topics(settings), generation.group, settings.batch_records)
+    reached: dict[str, int] = {}
     try:
         source.take_all()
         for partition in source.ends():
-            for number, (epoch, position, _) in source.committed(partition).items():
-                reached[int(number)] = max(reached.get(int(number), 0), epoch << EPOCH_BITS | position)
+            for name, (epoch, position, _) in source.committed(partition).items():
+                reached[name] = max(reached.get(name, 0), epoch << EPOCH_BITS | position)
     finally:
         source.close()
     return reached
@@ -195,7 +195,8 @@ def _digests(client: Elasticsearch, generation: Generation, family: str) -> Iter
             )["hits"]["hits"]
             for hit in page:
                 body = hit["_source"]
-                told = Told(body["position"], body["partitionId"], hashlib.sha256(to_json(body)).digest())
+                source = str(body["partitionId"]) if "partitionId" in body else body["source"]
+                told = Told(body["position"], source, hashlib.sha256(to_json(body)).digest())
                 yield hit["_id"], told
             if len(page) < _PAGE:
                 return

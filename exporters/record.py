@@ -35,6 +35,13 @@ class Outcome(NamedTuple):
 TAKEN: Final = Outcome(Fate.TAKEN)
 SEEN: Final = Outcome(Fate.SEEN)
 
+
+def counted(outcomes: Sequence[Outcome]) -> dict[Fate, int]:
+    """How many there are of each fate."""
+    taken, seen = outcomes.count(TAKEN), outcomes.count(SEEN)
+    return {Fate.TAKEN: taken, Fate.SEEN: seen, Fate.DEAD: len(outcomes) - taken - seen}
+
+
 T_contra = TypeVar("T_contra", contravariant=True)
 
 
@@ -68,6 +75,8 @@ class Record:
     rejection_reason: str
     source_position: int
     value: dict[str, Any]
+    at: str = ""
+    """When, RFC 3339, UTC, milliseconds. Set by the sifter."""
     version: int = 0
     """Grows with each record of a partition, over all epochs. Set by the sifter."""
 
@@ -75,11 +84,7 @@ class Record:
         """Say which life of the log the record belongs to."""
         self.epoch = epoch
         self.version = epoch << EPOCH_BITS | self.position
-
-    @property
-    def at(self) -> str:
-        """RFC 3339, UTC, milliseconds."""
-        return instant(self.timestamp)
+        self.at = instant(self.timestamp)
 
     def id_of(self, key: int) -> str:
         """A document id for something the engine gave this key in this epoch."""
@@ -99,22 +104,24 @@ def decode(raw: bytes) -> Record:
         # Keys repeat in every record; the cache of short strings makes this twice as fast as the standard library.
         read = from_json(raw)
         record = Record(
-            epoch=0,
-            partition=read["partitionId"],
-            position=read["position"],
-            key=read["key"],
-            timestamp=read["timestamp"],
-            record_type=read["recordType"],
-            value_type=read["valueType"],
-            intent=read["intent"],
-            rejection_type=read["rejectionType"],
-            rejection_reason=read["rejectionReason"],
-            source_position=read["sourceRecordPosition"],
-            value=read["value"],
+            0,
+            read["partitionId"],
+            read["position"],
+            read["key"],
+            read["timestamp"],
+            read["recordType"],
+            read["valueType"],
+            read["intent"],
+            read["rejectionType"],
+            read["rejectionReason"],
+            read["sourceRecordPosition"],
+            read["value"],
         )
     except (ValueError, KeyError, TypeError) as error:
         raise NotARecord(f"not a record of the engine: {type(error).__name__}") from None
-    numbers = (record.partition, record.position, record.key, record.timestamp)
-    if not all(type(number) is int for number in numbers) or not isinstance(record.value, dict):
+    if not (
+        type(record.partition) is type(record.position) is type(record.key) is type(record.timestamp) is int
+        and type(record.value) is dict
+    ):
         raise NotARecord("not a record of the engine: a field has another type")
     return record

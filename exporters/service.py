@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +10,7 @@ from typing import Final
 
 from exporters.elastic import open_client
 from exporters.settings import ElasticsearchSettings, ExportSettings, KafkaSettings
-from exporters.streamer import Streamer
+from exporters.streamer import Streamer, look_for_less_garbage
 from exporters.views import View
 from hub.api import build_app
 from hub.connector import Service
@@ -28,8 +27,7 @@ async def exporter(view: View) -> AsyncIterator[Service]:
     client = open_client(read(ElasticsearchSettings).url)
     streamer = Streamer(view, read(KafkaSettings).bootstrap_servers, client, read(ExportSettings))
 
-    # Documents in memory are many and live long: looking through them for garbage so often costs a tenth of the speed.
-    gc.set_threshold(50_000, 20, 20)
+    look_for_less_garbage()
 
     async def run() -> None:
         running = asyncio.create_task(asyncio.to_thread(streamer.run))

@@ -33,6 +33,12 @@ class ExportSettings(Settings):
     topic: str = "zeebe"
     """The Kafka topic of the engine's records: one, so that their order is total in each partition."""
 
+    operator_topic: str = "payhub-operator-acts"
+    """The Kafka topic of the operator log; made when it is missing."""
+
+    callback_topic: str = "payhub-callbacks"
+    """The Kafka topic of callbacks, those that came and those that went; made when it is missing."""
+
     dead_letter_topic: str = "payhub-dead-letters"
     """Where things go that can never be indexed; made when it is missing."""
 
@@ -48,5 +54,5 @@ class ExportSettings(Settings):
     batch_bytes: int = Field(default=4_000_000, ge=10_000)
     """Most bytes sent to Elasticsearch at once."""
 
-    documents_in_memory: int = Field(default=20_000, ge=100)
+    documents_in_memory: int = Field(default=5_000, ge=100)
     """Documents kept per Kafka partition so that they need not be read back."""

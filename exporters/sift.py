@@ -11,16 +11,16 @@ than everything seen is no repeat: with it a new epoch begins. A repeat is never
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from exporters.pipeline import RawMessage, State
 from exporters.record import SEEN, TAKEN, Fate, NotARecord, Outcome, Record, decode
 
-_KEY: Final = re.compile(rb'\s*\{\s*"partitionId"\s*:\s*([0-9]+)\s*,\s*"position"\s*:\s*([0-9]+)\s*\}\s*')
+__all__ = ["RawMessage", "Reached", "Sifter"]
 
-RawMessage = tuple[bytes | None, bytes | None]
-"""Key and value of one Kafka message."""
+_KEY: Final = re.compile(rb'\s*\{\s*"partitionId"\s*:\s*([0-9]+)\s*,\s*"position"\s*:\s*([0-9]+)\s*\}\s*')
 
 
 @dataclass(slots=True)
@@ -41,7 +41,7 @@ class Sifter:
     `state` is kept beside the committed offset and given back with it.
     """
 
-    def __init__(self, state: Mapping[str, Sequence[int]] | None = None) -> None:
+    def __init__(self, state: State | None = None) -> None:
         self._reached = {
             int(partition): Reached(epoch, position, timestamp)
             for partition, (epoch, position, timestamp) in (state or {}).items()
@@ -73,7 +73,9 @@ class Sifter:
         return self._sift(record)
 
     def _sift(self, record: Record) -> Outcome:
-        reached = self._reached.setdefault(record.partition, Reached())
+        reached = self._reached.get(record.partition)
+        if reached is None:
+            reached = self._reached[record.partition] = Reached()
         reached.last = record.position
         if record.position <= reached.position:
             if record.timestamp <= reached.timestamp:

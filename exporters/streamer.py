@@ -7,6 +7,7 @@ two batches ends the session; the next one begins at the committed offset with a
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,11 +22,10 @@ from prometheus_client import Counter, Gauge
 
 from exporters.documents import Documents
 from exporters.elastic import ElasticReader, ElasticSink, Generation, Indexes, Patience, Stopped, ViewGone
-from exporters.kafka_source import Batch, DeadLetters, KafkaError, KafkaSource, TopicPartition
+from exporters.kafka_source import Batch, DeadLetters, KafkaError, KafkaSource, TopicPartition, make_topics
 from exporters.pipeline import Folded, Pipeline
-from exporters.record import Fate, Outcome
+from exporters.record import Fate, Outcome, counted
 from exporters.settings import ExportSettings
-from exporters.sift import Sifter
 from exporters.views import View
 from hub.failpoint import failpoint
 from hub.telemetry import logger
@@ -35,7 +35,9 @@ log = logger(__name__)
 _records = Counter("payhub_export_records", "Messages taken from Kafka.", ("view", "fate"))
 _documents = Counter("payhub_export_documents", "Documents sent to Elasticsearch.", ("view", "fate"))
 _dead = Counter("payhub_export_dead_letters", "Messages and documents that can never be indexed.", ("view",))
-_lag = Gauge("payhub_export_lag_records", "Messages that Kafka has and the view has not.", ("view", "partition"))
+_lag = Gauge(
+    "payhub_export_lag_records", "Messages that Kafka has and the view has not.", ("view", "topic", "partition")
+)
 _behind = Gauge(
     "payhub_export_lag_seconds", "Age of the youngest record in the view, while there are younger.", ("view",)
 )
@@ -45,6 +47,12 @@ _COMMIT_AFTER: Final = 0.5
 
 _LOOK_AT_ALIAS: Final = 2.0
 """Seconds between two looks at which generation the view's aliases point to."""
+
+
+def look_for_less_garbage() -> None:
+    """Documents in memory are many, live long and hold no circles: the usual looks cost a third of the fold's speed."""
+    gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 @dataclass(frozen=True)
@@ -141,8 +149,8 @@ class Session:
         self._land()
         reader = ElasticReader(self._client, self._generation, self._patience)
         documents = Documents(reader, self._settings.documents_in_memory)
-        sifter = Sifter(self._source.begin(partition))
-        self._pipelines[partition] = Pipeline(sifter, self._view.fold(documents, self._settings))
+        state = self._source.begin(partition)
+        self._pipelines[partition] = self._view.pipeline(partition.topic, state, documents, self._settings)
 
     def _lost(self, partitions: set[TopicPartition]) -> None:
         """Forget what belongs to another instance now. It begins at our last commit, whatever we still write."""
@@ -187,18 +195,18 @@ class Session:
     def _up_to_date(self) -> None:
         """Kafka has nothing more: what its offsets count beyond are marks of transactions."""
         for partition in self._pipelines:
-            _lag.labels(self._view.name, partition.partition).set(0)
+            _lag.labels(self._view.name, partition.topic, partition.partition).set(0)
         _behind.labels(self._view.name).set(0)
 
     def _measure(self, flight: _Flight, written: list[Outcome]) -> None:
         name = self._view.name
-        for outcome in flight.folded.outcomes:
-            self.fates[outcome.fate] += 1
-        for fate in Fate:
-            _records.labels(name, fate).inc(sum(one.fate is fate for one in flight.folded.outcomes))
-            _documents.labels(name, fate).inc(sum(one.fate is fate for one in written))
+        for fate, number in counted(flight.folded.outcomes).items():
+            self.fates[fate] += number
+            _records.labels(name, fate).inc(number)
+        for fate, number in counted(written).items():
+            _documents.labels(name, fate).inc(number)
         left = flight.batch.left
-        _lag.labels(name, flight.batch.partition.partition).set(left)
+        _lag.labels(name, flight.batch.partition.topic, flight.batch.partition.partition).set(left)
         _behind.labels(name).set(max(0.0, time.time() - flight.folded.latest / 1000) if left else 0.0)
 
 
@@ -230,12 +238,19 @@ class Streamer:
                 pauses = Patience.pauses()
             self.patience.stop.wait(next(pauses))
 
+    def _prepare(self) -> None:
+        """See to it that the topics are there which nobody else makes."""
+        ours = [feed.topic(self._settings) for feed in self._view.feeds if feed.ours]
+        make_topics(self._servers, [*ours, self._settings.dead_letter_topic])
+
     def _one_session(self) -> None:
         indexes = Indexes(self._client, self._view, self._settings.index_prefix)
         generation = self.patience.insist(indexes.ensure)
         letters = DeadLetters(self._servers, self._settings.dead_letter_topic, self._view.name)
-        letters.prepare()
-        source = KafkaSource(self._servers, self._settings.topic, generation.group, self._settings.batch_records)
+        self._prepare()
+        source = KafkaSource(
+            self._servers, self._view.topics(self._settings), generation.group, self._settings.batch_records
+        )
         session = Session(
             source=source,
             letters=letters,

@@ -12,8 +12,10 @@ from typing import Any, Final
 
 from exporters import audit, operations
 from exporters.documents import Documents
-from exporters.pipeline import Fold
+from exporters.journal import Describe, JournalFold, JournalSieve, callback, operator_act
+from exporters.pipeline import Pipeline, State
 from exporters.settings import ExportSettings
+from exporters.sift import Sifter
 
 Properties = dict[str, dict[str, Any]]
 
@@ -45,9 +47,10 @@ _PARTY: Final = {"properties": _fields(words="idType identifier name bank digest
 
 _AUDIT: Final = _OWNER | _fields(
     times="@timestamp",
-    numbers="partitionId position sourcePosition",
+    numbers="partitionId position sourcePosition times",
     words="source recordType valueType intent key elementId elementType elementInstanceKey jobType worker errorType"
-    " errorCode messageName messageId correlationKey rejectionType actor action reasonCode outcome requestId",
+    " errorCode messageName messageId correlationKey rejectionType actor roles action target reasonCode outcome"
+    " requestId hash",
     texts="errorMessage rejectionReason reason",
     stored="value",
 )
@@ -94,6 +97,20 @@ _PROCESSES: Final = _COMMON | _fields(
 )
 
 
+OpenPipeline = Callable[[State, Documents, ExportSettings], Pipeline]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """One topic that a view is made of. Topics have no common order: each has its own partitions and offsets."""
+
+    topic: Callable[[ExportSettings], str]
+    opened: OpenPipeline
+    """The way of one of its partitions, from a committed state on."""
+    ours: bool = True
+    """Whether it is made when it is missing; the engine's is made with the engine."""
+
+
 @dataclass(frozen=True)
 class View:
     """One view: the family its documents are told by comes first."""
@@ -102,7 +119,16 @@ class View:
     families: Mapping[str, Properties]
     refresh: str
     """How long a written document may stay invisible to searches; reading by id sees it at once."""
-    fold: Callable[[Documents, ExportSettings], Fold]
+    feeds: tuple[Feed, ...]
+    """The engine's records come first."""
+
+    def pipeline(self, topic: str, state: State, documents: Documents, settings: ExportSettings) -> Pipeline:
+        """The way of one partition of a topic."""
+        (feed,) = (feed for feed in self.feeds if feed.topic(settings) == topic)
+        return feed.opened(state, documents, settings)
+
+    def topics(self, settings: ExportSettings) -> list[str]:
+        return [feed.topic(settings) for feed in self.feeds]
 
     def template(self, family: str, prefix: str) -> dict[str, Any]:
         """The index template of a family."""
@@ -122,17 +148,34 @@ class View:
         }
 
 
-def _operations(documents: Documents, settings: ExportSettings) -> Fold:
+def _operations(state: State, documents: Documents, settings: ExportSettings) -> Pipeline:
     secret = settings.search_secret
-    return operations.OperationsFold(documents, secret.get_secret_value().encode() if secret else b"")
+    fold = operations.OperationsFold(documents, secret.get_secret_value().encode() if secret else b"")
+    return Pipeline(Sifter(state), fold)
 
 
-def _audit(documents: Documents, settings: ExportSettings) -> Fold:  # noqa: ARG001
-    return audit.AuditFold(documents)
+def _audit(state: State, documents: Documents, settings: ExportSettings) -> Pipeline:  # noqa: ARG001
+    return Pipeline(Sifter(state), audit.AuditFold(documents))
+
+
+def _journal(source: str, describe: Describe) -> OpenPipeline:
+    def opened(state: State, documents: Documents, settings: ExportSettings) -> Pipeline:  # noqa: ARG001
+        return Pipeline(JournalSieve(source, state), JournalFold(documents, audit.AUDIT, describe))
+
+    return opened
 
 
 VIEWS: Final[Mapping[str, View]] = {
-    "audit": View("audit", {audit.AUDIT: _AUDIT, audit.DIRECTORY: _DIRECTORY}, "1s", _audit),
+    "audit": View(
+        "audit",
+        {audit.AUDIT: _AUDIT, audit.DIRECTORY: _DIRECTORY},
+        "1s",
+        (
+            Feed(lambda settings: settings.topic, _audit, ours=False),
+            Feed(lambda settings: settings.operator_topic, _journal("operator", operator_act)),
+            Feed(lambda settings: settings.callback_topic, _journal("callback", callback)),
+        ),
+    ),
     "operations": View(
         "operations",
         {
@@ -143,7 +186,7 @@ VIEWS: Final[Mapping[str, View]] = {
             operations.DIRECTORY: _DIRECTORY,
         },
         "400ms",
-        _operations,
+        (Feed(lambda settings: settings.topic, _operations, ours=False),),
     ),
 }
 """By the name that `payhub export` takes."""

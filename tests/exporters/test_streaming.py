@@ -229,7 +229,10 @@ async def test_payments_appear_in_both_views_masked_and_found_by_their_columns(w
     await until(lambda: {"hold-funds", "book-transfer", "payer-transfer"} <= steps(), "the steps")
     for view in ("audit", "operations"):
         assert (await world.page(view, "/health/ready")).status_code == httpx.codes.OK
-        assert f'payhub_export_lag_records{{partition="0",view="{view}"}}' in (await world.page(view, "/metrics")).text
+        assert (
+            f'payhub_export_lag_records{{partition="0",topic="zeebe",view="{view}"}}'
+            in (await world.page(view, "/metrics")).text
+        )
 
 
 async def test_with_elasticsearch_and_kafka_away_payments_go_on_and_arrive_later(world: World):  # H15
