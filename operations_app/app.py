@@ -59,9 +59,11 @@ def operations_app(
     journal: Journal,
     settings: OperationsSettings,
     engine: Engine | None = None,
+    search_secret: bytes | None = None,
     probes: Mapping[str, Probe] | None = None,
 ) -> FastAPI:
-    """The operations API. `engine` may be away for whoever only reads."""
+    """The operations API. `engine` may be away for whoever only reads; `search_secret`: the exporters', with which a
+    party is found by its whole identifier."""
     app = build_app("operations", probes=probes, verifier=verifier)
     app.state.views = views
     app.state.database = database
@@ -69,6 +71,7 @@ def operations_app(
     app.state.journal = journal
     app.state.engine = engine
     app.state.settings = settings
+    app.state.search_secret = search_secret
     app.state.cursors = Cursors(settings.cursor_secret.get_secret_value().encode())
     for router in SLICES:
         app.include_router(router, prefix=PREFIX, dependencies=[Depends(only_known_parameters)])

@@ -11,6 +11,7 @@ from connectors.stp.deposit_store import DepositStore
 from connectors.stp.deposits import Deposits
 from connectors.stp.log import Reprocessing
 from connectors.stp.orders import OrderStore
+from exporters.settings import ExportSettings
 from hub.connector import Connector, Service, Work
 from hub.messages import Engine
 from hub.settings import DatabaseSettings, KafkaSettings, Settings, TokenSettings, prefixed, read
@@ -18,6 +19,8 @@ from hub.statements import Statements, open_statements
 from hub.tokens import TokenVerifier
 from hub.transfer import TenantId
 from ledger.settings import LedgerSettings
+from operations_app.actions import wiring
+from operations_app.actions.model import ActionDecided, ActionRequested, RecallAnswered
 from operations_app.app import operations_app
 from operations_app.journal import Journal
 from operations_app.mirror import log_loops
@@ -27,18 +30,27 @@ from operations_app.worker import OperationsWorker
 
 
 @asynccontextmanager
-async def open_work(_: Engine) -> AsyncIterator[Work]:
-    """The jobs of operator-action.bpmn."""
-    settings = read(DatabaseSettings)
-    async with open_statements(settings.url, settings.pool_size) as database:
-        yield Work(workers=[OperationsWorker()], probes={"database": database.ping})
+async def open_work(engine: Engine) -> AsyncIterator[Work]:
+    """The jobs of operator-action.bpmn, and the messages that start and move its instances."""
+    settings, tables, book = read(OperationsSettings), read(DatabaseSettings), read(LedgerSettings)
+    async with (
+        open_statements(tables.url, tables.pool_size, role=settings.role) as database,
+        open_statements(book.database_url, book.pool_size, role=book.role) as ledger,
+        open_views() as views,
+    ):
+        parts = wiring.carrying(
+            engine, views=views, database=database, ledger=ledger, journal=Journal(database), settings=settings
+        )
+        yield Work(
+            workers=[OperationsWorker(parts.carrying)], loops=[parts.relay.run], probes={"database": database.ping}
+        )
 
 
 @asynccontextmanager
 async def open_api(engine: Engine) -> AsyncIterator[Service]:
     """The operations API. It writes to the operator log and to its own tables; everything else it only reads."""
     settings, tables, book = read(OperationsSettings), read(DatabaseSettings), read(LedgerSettings)
-    verifier = TokenVerifier(read(TokenSettings))
+    verifier, secret = TokenVerifier(read(TokenSettings)), read(ExportSettings).search_secret
     async with (
         open_statements(tables.url, tables.pool_size, role=settings.role) as database,
         open_statements(book.database_url, book.pool_size, role=book.role) as ledger,
@@ -54,6 +66,7 @@ async def open_api(engine: Engine) -> AsyncIterator[Service]:
             journal=journal,
             settings=settings,
             engine=engine,
+            search_secret=secret.get_secret_value().encode() if secret else None,
             probes={"database": database.ping},  # without views or book the rest still answers; /health/parts tells
         )
         app.state.reprocessing = _reprocessing(connectors, engine)
@@ -80,5 +93,6 @@ CONNECTOR: Final = Connector(
     worker_classes=(OperationsWorker,),
     open_work=open_work,
     services={"operations": open_api},
+    messages=(ActionRequested, ActionDecided, RecallAnswered),
     migrations="operations_app.migrations",
 )
