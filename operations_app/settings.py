@@ -23,6 +23,24 @@ class OperationsSettings(Settings):
     """The database role to work as, when the user of the address is more than that: `payhub_operations_app` appends to
     the operator log and cannot change it, and reads what the connectors wrote."""
 
+    action_expires_after: float = Field(default=14_400.0, gt=0)
+    """Seconds in which an action has to be approved."""
+
+    action_confirm_within: float = Field(default=60.0, gt=0)
+    """Seconds in which the engine's records have to show that an action was carried out; then it counts as failed."""
+
+    action_linked_within: float = Field(default=172_800.0, gt=0)
+    """Seconds in which a payment that gives money back has to settle."""
+
+    action_recall_within: float = Field(default=2_592_000.0, gt=0)
+    """Seconds for which a recall over a rail waits for the money or for an answer."""
+
+    action_look_for_money_every: float = Field(default=3600.0, gt=0)
+    """Seconds between looks whether recalled money came back."""
+
+    action_publish_every: float = Field(default=0.3, gt=0)
+    """Seconds between looks for requests and decisions that the engine was not given yet."""
+
     log_topic: str = "payhub-operator-acts"
     """The Kafka topic that the operator log is told to; made to be kept for ever when it is missing."""
 

@@ -64,3 +64,21 @@ class RecordOutcome(Job[Result]):
     outcome: Outcome
     reason: Reason
     reason_detail: str | None = None
+
+
+class AcceptLinkedPayment(Job[Result]):
+    """Accept a payment that an operator's action makes, as if it had been handed in. Safe to run twice.
+
+    Its id is derived from the action, and so is the key under which the channel knows it.
+    """
+
+    job_type: ClassVar[str] = "channel.accept-linked-payment"
+
+    linked_payment_id: PaymentId
+    tenant_id: TenantId
+    payer: Party
+    payee: Party
+    amount: int
+    """Minor units."""
+    currency: str
+    concept: str

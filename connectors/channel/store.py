@@ -47,6 +47,7 @@ _TRANSFER: Final = """
     FROM channel.payment
 """
 _BY_ID: Final = _TRANSFER + "WHERE id = %(id)s AND tenant_id = %(tenant_id)s"
+_PARTIES: Final = "SELECT payer, payee FROM channel.payment WHERE id = %(id)s AND tenant_id = %(tenant_id)s"
 _BY_KEY: Final = _TRANSFER + "WHERE tenant_id = %(tenant_id)s AND idempotency_key = %(key)s"
 _CLAIM: Final = """
     WITH claimed AS (
@@ -263,6 +264,15 @@ class ChannelStore:
         """The payment that this tenant handed in under this correlation id."""
         found = await self._statements.rows(_BY_KEY, {"tenant_id": tenant_id, "key": key})
         return _transfer(found[0]) if found else None
+
+    async def parties(self, tenant_id: TenantId, payment_id: str) -> tuple[Party, Party] | None:
+        """Payer and payee of a payment of this tenant, as it was handed in."""
+        try:
+            wanted = UUID(payment_id)
+        except ValueError:
+            return None
+        found = await self._statements.rows(_PARTIES, {"id": wanted, "tenant_id": tenant_id})
+        return (Party.model_validate(found[0][0]), Party.model_validate(found[0][1])) if found else None
 
     # --- handing over to the engine ---
 

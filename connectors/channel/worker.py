@@ -1,11 +1,12 @@
-"""The channel's two jobs."""
+"""The channel's jobs."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 
-from connectors.channel.model import Claimed, ClaimPayment, RecordOutcome
-from connectors.channel.store import ChannelStore, Claim
+from connectors.channel.model import AcceptLinkedPayment, Claimed, ClaimPayment, PaymentAccepted, RecordOutcome
+from connectors.channel.store import Acceptance, ChannelStore, Claim
 from hub.failpoint import failpoint
 from hub.jobs import Result, handles
 from hub.telemetry import logger
@@ -20,6 +21,10 @@ class PaymentMissing(LookupError):
 
 class OutcomeConflict(RuntimeError):
     """A final outcome is written and the process brings another one: a defect, and an operator's."""
+
+
+class LinkedPaymentConflict(RuntimeError):
+    """The key of a linked payment belongs to another payment: a defect, and an operator's."""
 
 
 class ChannelWorker:
@@ -56,4 +61,26 @@ class ChannelWorker:
                 f"payment {job.payment_id} is {recorded.before} ({recorded.before_reason}),"
                 f" not {job.outcome} ({job.reason})"
             )
+        return Result()
+
+    @handles(AcceptLinkedPayment)
+    async def accept_linked_payment(self, job: AcceptLinkedPayment) -> Result:
+        payment = PaymentAccepted(
+            payment_id=job.linked_payment_id,
+            tenant_id=job.tenant_id,
+            amount=job.amount,
+            currency=job.currency,
+            payer=job.payer,
+            payee=job.payee,
+            concept=job.concept,
+            reference_number=None,
+        )
+        key = f"linked:{job.linked_payment_id}"
+        digest = hashlib.sha256(payment.model_dump_json().encode()).digest()
+        acceptance = Acceptance(payment, key, digest, client_ref_id=None, callback_url=None)
+        failpoint("channel.accept-linked.before-commit")
+        known = await self._store.accept(acceptance, lease=0.0)  # the relay beside takes it at once
+        failpoint("channel.accept-linked.after-commit")
+        if known is not None and (known.payment_id, known.request_hash) != (job.linked_payment_id, digest):
+            raise LinkedPaymentConflict(f"{key} was used for payment {known.payment_id}")
         return Result()

@@ -96,6 +96,10 @@ _ORDER: Final = """
      WHERE kind = 'order' AND tracking_key = ANY (CAST(%(keys)s AS text[]))
      ORDER BY tracking_key = %(first)s DESC LIMIT 1
     """
+_BODY: Final = """
+    SELECT c.body FROM stp.deposit d JOIN stp.callback c ON c.id = d.callback_id
+     WHERE d.payment_id = %(payment_id)s AND d.tenant_id = %(tenant_id)s
+    """
 _UNHANDLED: Final = """
     SELECT id, body FROM stp.callback WHERE kind = 'deposit' AND result IS NULL AND last_received_at < %(before)s
      ORDER BY received_at LIMIT %(limit)s
@@ -260,6 +264,11 @@ class DepositStore:
         """Deposits that no process has begun, with what STP posted."""
         rows = await self._rows(_UNCLAIMED, {"before": before, "limit": limit})
         return [(_deposit(row), bytes(row["body"])) for row in rows]
+
+    async def posted(self, tenant_id: TenantId, payment_id: PaymentId) -> bytes | None:
+        """What STP posted of a deposit of this tenant."""
+        found = await self._database.rows(_BODY, {"payment_id": payment_id, "tenant_id": tenant_id})
+        return bytes(found[0][0]) if found else None
 
     async def unhandled(self, before: datetime, limit: int = 100) -> Sequence[tuple[int, bytes]]:
         """Posts that were kept and whose handling broke off."""

@@ -156,7 +156,7 @@ class Deposits:
         """Start the payee's process; what the engine does not take within these seconds the sweep gives it later."""
         try:
             async with asyncio.timeout(within):
-                await self._engine.publish(_arrived(deposit, notice))
+                await self._engine.publish(arrived(deposit, notice))
             failpoint("stp.deposit.after-publish")
         except (Unavailable, TimeoutError) as error:
             log.warning("deposit.left-to-sweep", payment_id=deposit.payment_id, cause=type(error).__name__)
@@ -200,7 +200,7 @@ class Deposits:
         unclaimed = await self._store.unclaimed(before)
         _waiting.set(len(unclaimed))
         for deposit, body in unclaimed:
-            await self._engine.publish(_arrived(deposit, read_deposit(body)))
+            await self._engine.publish(arrived(deposit, read_deposit(body)))
 
     async def _finish(self, callback_id: int, body: bytes) -> None:
         try:
@@ -269,7 +269,8 @@ def _refused_at_once(notice: DepositNotice) -> int | None:
     return WRONG_KIND if notice.kind is None else None
 
 
-def _arrived(deposit: Deposit, notice: DepositNotice) -> DepositArrived:
+def arrived(deposit: Deposit, notice: DepositNotice) -> DepositArrived:
+    """The message that starts the process of a deposit: between whom, how much, and STP's own words for it."""
     if deposit.tenant_id is None or notice.kind is None:
         raise LookupError(f"deposit {deposit.payment_id} is nobody's")
     return DepositArrived(
