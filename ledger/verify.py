@@ -38,6 +38,8 @@ class Report:
     head: str | None = None
     """Number and hash of the last block of the chain. Kept outside the database, it proves what was sealed up to it."""
 
+    subject: str = "The book is"
+
     @property
     def sound(self) -> bool:
         return all(finding.sound for finding in self.findings)
@@ -60,7 +62,7 @@ class Report:
         ]
         if self.head is not None:
             lines.append(f"chain   {self.head}")
-        verdict = "The book is sound." if self.sound else "The book is NOT sound."
+        verdict = f"{self.subject} sound." if self.sound else f"{self.subject} NOT sound."
         return "\n".join([*lines, verdict])
 
 
@@ -260,10 +262,14 @@ async def examine(connection: AsyncConnection[Any], checks: Iterable[str]) -> li
         if check == CHAIN:
             findings.append(_chained(await chain.walk(connection)))
             continue
-        cursor = await connection.execute(_SUMMARY.format(_CHECKS[check]))
-        rows, broken, first = await cursor.fetchone() or (0, 0, None)
-        findings.append(Finding(check, rows, broken, first))
+        findings.append(await examine_rows(connection, check, _CHECKS[check]))
     return findings
+
+
+async def examine_rows(connection: AsyncConnection[Any], check: str, query: LiteralString) -> Finding:
+    """Make one check: `query` lists every row it looks at as (broken, place, what)."""
+    rows, broken, first = await (await connection.execute(_SUMMARY.format(query))).fetchone() or (0, 0, None)
+    return Finding(check, rows, broken, first)
 
 
 def _chained(found: chain.ChainReport) -> Finding:

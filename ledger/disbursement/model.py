@@ -10,6 +10,9 @@ from typing import Final
 
 from hub.money import Money
 
+CURRENCY: Final = "MXN"
+"""What stores are paid in, over STP."""
+
 
 class UpdateType(StrEnum):
     """What changed a store's balance (L5)."""

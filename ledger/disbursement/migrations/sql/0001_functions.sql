@@ -31,7 +31,8 @@ CREATE VIEW disbursement.standing AS
                            WHERE u.tenant_id = s.tenant_id AND u.store_id = s.id AND u.status = 'PENDING') p;
 
 -- Append an update to a store's chain and book it. The caller has locked the store's row: that is what keeps the chain
--- gapless. The posting legs run in parallel arrays; `@` stands for the store's own account, which is opened on first use.
+-- gapless. p_overwrites: the update it compensates, whose posting is mirrored, which the ledger does once only; otherwise the
+-- posting legs run in parallel arrays, where `@` stands for the store's own account. That one is opened on first use.
 -- Answers the ledger's refusal, if there is one, and the new row.
 CREATE FUNCTION disbursement.append_update(
     p_tenant text, p_store text, p_type text, p_effect bigint, p_status text, p_overwrites bigint, p_credit text,
@@ -40,10 +41,12 @@ CREATE FUNCTION disbursement.append_update(
     OUT refusal text, OUT detail text, OUT made disbursement.balance_update)
 LANGUAGE plpgsql AS $$
 DECLARE
-    v_asset   text := 'MXN/2';
-    v_account text := 'store-payable:' || p_store;
-    v_last    record;
-    v_answer  ledger.answer;
+    v_asset    text := 'MXN/2';
+    v_account  text := 'store-payable:' || p_store;
+    v_last     record;
+    v_original record;
+    v_effect   bigint := p_effect;
+    v_answer   ledger.answer;
 BEGIN
     SELECT u.seq, u.new INTO v_last FROM disbursement.balance_update u
      WHERE u.tenant_id = p_tenant AND u.store_id = p_store ORDER BY u.seq DESC LIMIT 1;
@@ -58,10 +61,19 @@ BEGIN
         INSERT INTO ledger.asset (code, scale) VALUES (v_asset, 2) ON CONFLICT DO NOTHING;
         PERFORM ledger.open_account(p_tenant, 'store-payable', 'store', p_store, v_asset);
     END IF;
-    v_answer := ledger.post(
-        p_tenant, 'store:' || p_operation, CASE p_type WHEN 'BALANCE_ADJUSTMENT' THEN 'adjust' ELSE 'post' END,
-        array_replace(p_debits, '@', v_account), array_replace(p_credits, '@', v_account),
-        array_fill(v_asset, ARRAY[cardinality(p_amounts)]), p_amounts, p_reference, p_reason, p_effective_at, p_actor, NULL);
+    IF p_overwrites IS NULL THEN
+        v_answer := ledger.post(
+            p_tenant, 'store:' || p_operation, CASE p_type WHEN 'BALANCE_ADJUSTMENT' THEN 'adjust' ELSE 'post' END,
+            array_replace(p_debits, '@', v_account), array_replace(p_credits, '@', v_account),
+            array_fill(v_asset, ARRAY[cardinality(p_amounts)]), p_amounts, p_reference, p_reason, p_effective_at, p_actor,
+            NULL);
+    ELSE
+        UPDATE disbursement.balance_update u SET overwritten = true -- L15
+         WHERE u.id = p_overwrites AND NOT u.overwritten RETURNING u.effect, u.operation INTO STRICT v_original;
+        v_effect := -v_original.effect;
+        v_answer := ledger.reverse(p_tenant, 'store:' || v_original.operation, 'store:' || p_operation, p_reason, p_reference,
+                                   p_effective_at, p_actor);
+    END IF;
     IF v_answer.refusal IS NOT NULL THEN
         refusal := v_answer.refusal;
         detail := v_answer.detail;
@@ -69,10 +81,10 @@ BEGIN
     END IF;
     INSERT INTO disbursement.balance_update (tenant_id, store_id, seq, type, effect, previous, new, status, overwrites,
                                              credit_id, transfer_id, txn_id, operation, reason, actor)
-    VALUES (p_tenant, p_store, coalesce(v_last.seq, 0) + 1, p_type, p_effect, coalesce(v_last.new, 0),
-            coalesce(v_last.new, 0) + p_effect, p_status, p_overwrites, p_credit, p_transfer, v_answer.txn_id, p_operation,
+    VALUES (p_tenant, p_store, coalesce(v_last.seq, 0) + 1, p_type, v_effect, coalesce(v_last.new, 0),
+            coalesce(v_last.new, 0) + v_effect, p_status, p_overwrites, p_credit, p_transfer, v_answer.txn_id, p_operation,
             p_reason, p_actor)
-    RETURNING * INTO made;
+    RETURNING * INTO made; -- L3
     INSERT INTO disbursement.balance_update_status (update_id, status, cause, actor)
     VALUES (made.id, p_status, p_cause, p_actor); -- L13
 END $$;
