@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from fastapi import Request
 
@@ -44,16 +45,38 @@ def position(request: Request, given: str | None, length: int = 1) -> list[int] 
     """The `length` numbers of a cursor of this very question. Raises the 422 for any other text."""
     if given is None:
         return None
-    try:
-        found = json.loads(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)))
-    except (binascii.Error, ValueError, RecursionError):
-        raise _unreadable() from None
-    if not isinstance(found, list) or len(found) != length + 1 or found[0] != _question(request):
+    found = _decoded(given)
+    if len(found) != length + 1 or found[0] != _question(request):
         raise _unreadable()
     numbers = found[1:]
     if not all(type(number) is int and 0 <= number <= _HIGHEST for number in numbers):
         raise _unreadable()
     return numbers
+
+
+def name_cursor(request: Request, name: str) -> str:
+    """Where this question's list goes on when it is in the order of names."""
+    return base64.urlsafe_b64encode(json.dumps([_question(request), name]).encode()).decode().rstrip("=")
+
+
+def name_position(request: Request, given: str | None) -> str:
+    """The name of a cursor of this very question, empty for none. Raises the 422 for any other text."""
+    if given is None:
+        return ""
+    found = _decoded(given)
+    if len(found) != 2 or found[0] != _question(request) or not isinstance(found[1], str) or "\0" in found[1]:
+        raise _unreadable()
+    return found[1]
+
+
+def _decoded(given: str) -> list[Any]:
+    try:
+        found = json.loads(base64.urlsafe_b64decode(given + "=" * (-len(given) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        raise _unreadable() from None
+    if not isinstance(found, list):
+        raise _unreadable()
+    return found
 
 
 def _question(request: Request) -> str:

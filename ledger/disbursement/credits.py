@@ -1,10 +1,11 @@
-"""Credits: signed once, with the commission that stays theirs (L45), and changed only through the store's balance (L17).
+"""Credits: signed once, with the commission that stays theirs (L45); changed only through the store's balance (L17).
 
 What a credit costs is reckoned here and only here; balances and transfers read what is stored on it (L7, L47).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -109,7 +110,7 @@ class Credits:
 
     async def sign_within(self, connection: Connection, tenant: str, new: NewCredit, *, actor: str) -> bool:
         """`sign` within a transaction of the caller's; whether the credit is new."""
-        told = _as_told(new)
+        told = as_told(new)
         before = await (await connection.execute(_SIGNED, {"tenant": tenant, "id": new.id})).fetchone()
         if before is not None:
             return _repeated(before[0], told)
@@ -170,14 +171,25 @@ async def _chosen(connection: Connection, tenant: str, new: NewCredit, at: datet
         raise NotOffered("the store and its merchant must be validated first")
     if new.option_id is not None:
         option = await find_option(connection, tenant, new.option_id)
-        if option.store_id != new.store_id or not applies(option, new.amount, at):
-            raise OptionNotApplicable("the option is not this store's, not valid now, or not for this amount")
-        return option
-    found = await matching_options(connection, tenant, new.store_id, new.amount, at)
+        return fitting(new, option, at)
+    return option_for(new, await matching_options(connection, tenant, new.store_id, new.amount, at))
+
+
+def fitting(new: NewCredit, option: PaymentOption, at: datetime) -> PaymentOption:
+    """The option that was asked for by name, provided that it applies. Raises `OptionNotApplicable`."""
+    if option.store_id != new.store_id or not applies(option, new.amount, at):
+        raise OptionNotApplicable("the option is not this store's, not in force then, or not for this amount")
+    if new.payments not in {None, option.payments}:
+        raise OptionNotApplicable("the option has another number of payments")
+    return option
+
+
+def option_for(new: NewCredit, found: Sequence[PaymentOption]) -> PaymentOption:
+    """Of the options that apply, the one that was asked for, or the one with fewest payments."""
     for option in found:
         if new.payments in {None, option.payments}:
             return option
-    raise OptionNotApplicable("no option of the store applies to this amount and number of payments now")
+    raise OptionNotApplicable("no option of the store applies to this amount and number of payments then")
 
 
 async def _found(connection: Connection, tenant: str, credit: str) -> Credit:
@@ -187,7 +199,7 @@ async def _found(connection: Connection, tenant: str, credit: str) -> Credit:
     return Credit(*row)
 
 
-def _as_told(new: NewCredit) -> dict[str, Any]:
+def as_told(new: NewCredit) -> dict[str, Any]:
     """What was asked for, to tell a repeat by."""
     return {
         "store_id": new.store_id,

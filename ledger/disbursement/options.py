@@ -123,6 +123,7 @@ _CANDIDATES: Final = (
     _SELECT + "WHERE tenant_id = %(tenant)s AND store_id = %(store)s AND active AND validated "
     "AND %(at)s BETWEEN starts_at AND ends_at AND %(amount)s BETWEEN min_amount AND max_amount"
 )
+_OF_STORES: Final = _SELECT + "WHERE tenant_id = %(tenant)s AND store_id = ANY(%(stores)s)"
 _CHAIN: Final = (
     "SELECT m.validated, s.validated FROM disbursement.store s "
     "JOIN disbursement.merchant m ON m.tenant_id = s.tenant_id AND m.id = s.merchant_id "
@@ -225,6 +226,11 @@ async def matching_options(
     """A store's options that apply, one per number of payments (L49), whether or not the store is validated."""
     values = {"tenant": tenant, "store": store, "amount": amount, "at": at}
     return matching(await _read(connection, _CANDIDATES, values), amount, at)
+
+
+async def options_of_stores(connection: Connection, tenant: str, stores: Iterable[str]) -> list[PaymentOption]:
+    """All options of these stores, whatever their state."""
+    return await _read(connection, _OF_STORES, {"tenant": tenant, "stores": list(stores)})
 
 
 async def locked_option(connection: Connection, tenant: str, option_id: str) -> PaymentOption:

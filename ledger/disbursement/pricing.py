@@ -6,7 +6,7 @@ credit (L47). Origination is what was signed for, whatever became of it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, Final
@@ -67,8 +67,9 @@ class Recalculated:
 
     def __str__(self) -> str:
         return (
-            f"{self.month:%Y-%m}: {len(self.changed)} options changed, {self.same} stay, {self.before} were done before,"
-            f" {self.on_trial} are on trial, {self.without_standard} have no standard rate."
+            f"{self.month:%Y-%m}: {len(self.changed)} options changed, {self.same} stay, "
+            f"{self.before} were done before, {self.on_trial} are on trial, "
+            f"{self.without_standard} have no standard rate."
         )
 
 
@@ -114,6 +115,15 @@ _DONE: Final = (
 _TAKE: Final = (
     "UPDATE disbursement.payment_option SET merchant_commission = %(points)s "
     "WHERE tenant_id = %(tenant)s AND id = %(option)s"
+)
+_ALL_STANDARDS: Final = (
+    "SELECT DISTINCT ON (merchant_id, store_id) merchant_id, store_id, basis_points "
+    "FROM disbursement.commission_standard WHERE tenant_id = %(tenant)s ORDER BY merchant_id, store_id, id DESC"
+)
+_ALL_ORIGINATION: Final = (
+    "SELECT s.merchant_id, (date_trunc('month', c.signed_at AT TIME ZONE %(zone)s))::date AS month, "
+    "sum(c.amount)::bigint FROM disbursement.credit c JOIN disbursement.store s ON s.tenant_id = c.tenant_id AND s.id = c.store_id "
+    "WHERE c.tenant_id = %(tenant)s GROUP BY 1, 2"
 )
 _TENANTS: Final = "SELECT DISTINCT tenant_id FROM disbursement.payment_option WHERE auto_update ORDER BY tenant_id"
 
@@ -256,6 +266,51 @@ class Commissions:
         before = (first - timedelta(days=1)).replace(day=1)
         since, until = (datetime(one.year, one.month, 1, tzinfo=self._zone) for one in (before, first))
         return {"since": since, "until": until}
+
+
+class Figures:
+    """What commissions of a tenant look at besides the option, read once for many credits."""
+
+    def __init__(
+        self,
+        standards: Mapping[tuple[str, str | None], int],
+        origination: Mapping[tuple[str, date], int],
+        schedule: Schedule,
+        zone: ZoneInfo,
+    ) -> None:
+        self._standards = standards
+        self._origination = origination
+        self._schedule = schedule
+        self._zone = zone
+
+    @classmethod
+    async def read(cls, connection: Connection, tenant: str, zone: ZoneInfo) -> Figures:
+        """As they are kept now."""
+        values = {"tenant": tenant, "zone": zone.key}
+        standards = await (await connection.execute(_ALL_STANDARDS, values)).fetchall()
+        signed = await (await connection.execute(_ALL_ORIGINATION, values)).fetchall()
+        steps = await (await connection.execute(_SCHEDULE, values)).fetchone()
+        return cls(
+            {(merchant, store): points for merchant, store, points in standards},
+            {(merchant, month): amount for merchant, month, amount in signed},
+            Schedule.of(steps[0] if steps else ()),
+            zone,
+        )
+
+    def inputs(self, option: PaymentOption, amount: int, at: datetime) -> Inputs:
+        """The same as `Commissions.inputs`."""
+        before = at.astimezone(self._zone).date().replace(day=1) - timedelta(days=1)
+        return Inputs(
+            merchant_standard=self._standards.get((option.merchant_id, None)),
+            store_standard=self._standards.get((option.merchant_id, option.store_id)),
+            origination=self._origination.get((option.merchant_id, before.replace(day=1)), 0),
+            payments=option.payments,
+            agreed=option.merchant_commission,
+            promotion=option.promotion,
+            trial=option.on_trial(at),
+            schedule=self._schedule,
+            amount=amount,
+        )
 
 
 async def trace(
