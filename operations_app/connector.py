@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Final
 
 from connectors.stp.callbacks import Callbacks
@@ -14,6 +15,7 @@ from connectors.stp.orders import OrderStore
 from exporters.settings import ExportSettings
 from hub.connector import Connector, Service, Work
 from hub.messages import Engine
+from hub.repetition import repeat
 from hub.settings import DatabaseSettings, KafkaSettings, Settings, TokenSettings, prefixed, read
 from hub.statements import Statements, open_statements
 from hub.tokens import TokenVerifier
@@ -22,6 +24,10 @@ from ledger.settings import LedgerSettings
 from operations_app.actions import wiring
 from operations_app.actions.model import ActionDecided, ActionRequested, RecallAnswered
 from operations_app.app import operations_app
+from operations_app.bulk.runner import BulkRunner
+from operations_app.bulk.single import ActionsOfBulk
+from operations_app.bulk.store import BulkStore
+from operations_app.callback_mirror import callback_loops
 from operations_app.journal import Journal
 from operations_app.mirror import log_loops
 from operations_app.settings import OperationsSettings
@@ -38,11 +44,16 @@ async def open_work(engine: Engine) -> AsyncIterator[Work]:
         open_statements(book.database_url, book.pool_size, role=book.role) as ledger,
         open_views() as views,
     ):
+        journal = Journal(database)
         parts = wiring.carrying(
-            engine, views=views, database=database, ledger=ledger, journal=Journal(database), settings=settings
+            engine, views=views, database=database, ledger=ledger, journal=journal, settings=settings
         )
+        single = ActionsOfBulk(wiring.actions(views, database, ledger, journal, settings))
+        runner = BulkRunner(BulkStore(database), journal, single)
         yield Work(
-            workers=[OperationsWorker(parts.carrying)], loops=[parts.relay.run], probes={"database": database.ping}
+            workers=[OperationsWorker(parts.carrying)],
+            loops=[parts.relay.run, partial(repeat, "bulk operations", runner.step, settings.bulk_every)],
+            probes={"database": database.ping},
         )
 
 
@@ -57,6 +68,7 @@ async def open_api(engine: Engine) -> AsyncIterator[Service]:
         open_statements(tables.url, 2) as connectors,  # as the STP connector, whose posts may be handled once more
         open_views() as views,
         log_loops(journal := Journal(database), settings, read(KafkaSettings)) as loops,
+        callback_loops(connectors, settings, read(KafkaSettings)) as telling,
     ):
         app = operations_app(
             verifier,
@@ -70,7 +82,7 @@ async def open_api(engine: Engine) -> AsyncIterator[Service]:
             probes={"database": database.ping},  # without views or book the rest still answers; /health/parts tells
         )
         app.state.reprocessing = _reprocessing(connectors, engine)
-        yield Service(app, loops=loops)
+        yield Service(app, loops=[*loops, *telling])
 
 
 class _StpSettings(Settings):

@@ -19,6 +19,9 @@ class OperationsSettings(Settings):
     """The other processes of the hub and the base addresses of their health pages, as a JSON object:
     `{"serve-channel": "http://127.0.0.1:8100"}`."""
 
+    callback_topic: str = "payhub-callbacks"
+    """The Kafka topic that callbacks are told to, for the audit view; made when it is missing."""
+
     role: str | None = Field(default=None, pattern="^[a-z_][a-z0-9_]*$")
     """The database role to work as, when the user of the address is more than that: `payhub_operations_app` appends to
     the operator log and cannot change it, and reads what the connectors wrote."""
@@ -52,3 +55,6 @@ class OperationsSettings(Settings):
 
     log_secret: SecretStr | None = None
     """Signs the checkpoints. Keep it from whoever administers the database."""
+
+    bulk_every: float = Field(default=0.2, gt=0)
+    """Seconds between looks for items of bulk operations that may begin."""

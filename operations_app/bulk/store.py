@@ -1,7 +1,7 @@
 """The tables of bulk operations. What belongs together is one transaction, the operator log's row last in it.
 
-Workers share by leases: an item belongs to whoever took it until its time is over, then to anybody. All of them keep one
-rate per operation, since the time at which the next item may begin is in its row. Raises `Unavailable`.
+Workers share by leases: an item belongs to whoever took it until its time is over, then to anybody. All of them keep
+one rate per operation, since the time at which the next item may begin is in its row. Raises `Unavailable`.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ _COMPLETE: Final = """
            WHERE i.bulk_id = b.id AND i.state IN ('PENDING', 'RUNNING', 'SENT'))
      LIMIT 20 FOR UPDATE SKIP LOCKED
 """
-# A worker died between making an item's action and writing so, and the operation goes on no more: ask again, by its key.
+# A worker died between making an item's action and writing so, and the operation begins no more: ask by its key.
 _LEFT: Final = """
     SELECT b.id::text FROM operations.bulk_operation b JOIN operations.bulk_item i ON i.bulk_id = b.id
      WHERE b.state = 'CANCELLED' AND i.state = 'RUNNING' AND i.due_at <= now() LIMIT 1
@@ -380,7 +380,9 @@ def _uuid(text: str) -> UUID | None:
 
 
 def _bulk(row: Sequence[Any]) -> Bulk:
-    return Bulk(*row[:11], BulkState(row[11]), *row[12:])
+    fields = list(row)
+    fields[11] = BulkState(row[11])
+    return Bulk(*fields)
 
 
 def _item(bulk_id: str, row: Sequence[Any]) -> Item:

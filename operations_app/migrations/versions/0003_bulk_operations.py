@@ -41,11 +41,11 @@ def upgrade() -> None:
             UNIQUE (tenant_id, requested_by, idempotency_key),
             UNIQUE (id, requested_by)
         );
-        COMMENT ON TABLE operations.bulk_operation IS 'One action over a list of payments that was frozen when asked for';
+        COMMENT ON TABLE operations.bulk_operation IS 'One action over a list of payments, frozen when asked for';
         COMMENT ON COLUMN operations.bulk_operation.selection IS 'the query or the ids as they were asked for';
         COMMENT ON COLUMN operations.bulk_operation.totals IS 'minor units per currency';
-        COMMENT ON COLUMN operations.bulk_operation.list_sha256 IS 'of the payment ids in order; the operator log has it';
-        COMMENT ON COLUMN operations.bulk_operation.next_at IS 'when the next item may begin: all workers keep the rate';
+        COMMENT ON COLUMN operations.bulk_operation.list_sha256 IS 'of the ids in order; the operator log has it';
+        COMMENT ON COLUMN operations.bulk_operation.next_at IS 'when the next item may begin, for all workers';
         CREATE INDEX bulk_running ON operations.bulk_operation (next_at) WHERE state = 'RUNNING';
         CREATE INDEX bulk_listed ON operations.bulk_operation (tenant_id, requested_at DESC, id DESC);
 
@@ -80,7 +80,7 @@ def upgrade() -> None:
         ) WITH (fillfactor = 70);
         COMMENT ON COLUMN operations.bulk_item.state IS
             'RUNNING: a worker has it until due_at; SENT: its action is made and looked at again at due_at';
-        COMMENT ON COLUMN operations.bulk_item.round IS 'how often it was begun anew; each round is an action of its own';
+        COMMENT ON COLUMN operations.bulk_item.round IS 'how often it was begun anew, each time as another action';
         CREATE INDEX bulk_item_open ON operations.bulk_item (bulk_id, state, position)
             WHERE state IN ('PENDING', 'RUNNING');
         CREATE INDEX bulk_item_sent ON operations.bulk_item (due_at) WHERE state = 'SENT';
