@@ -114,15 +114,41 @@ class Payment:
         }
         await self._publish("stp.deposit-arrived", message_id or self.id, {**facts, **variables})
 
+    async def action_requested(self, **variables: Any) -> None:
+        """An operator asks for something to be done with this payment."""
+        facts = {
+            "action_id": self.id,
+            "payment_id": self.id,
+            "tenant_id": "bank-a",
+            "kind": "retry",
+            "approvals_needed": 0,
+            "expires_after": "PT4H",
+            "look_for_money_after": "PT1H",
+        }
+        await self._publish("operations.action-requested", self.id, {**facts, **variables})
+
     async def day_ends(self) -> None:
         """The daily timer starts the comparison; the engine is told to stand where it would be then."""
-        request = CreateProcessInstanceRequest(
-            bpmnProcessId="stp-reconciliation",
-            version=-1,
-            variables=json.dumps({"payment_id": self.id}),
-            startInstructions=[ProcessInstanceCreationStartInstruction(elementId="begin-reconciliation")],
-        )
-        await self.engine.gateway.CreateProcessInstance(request)
+        await self._create("stp-reconciliation", "begin-reconciliation")
+
+    async def store_is_due(self, message_id: str | None = None, **variables: Any) -> None:
+        """Somebody asks for the payment of a store."""
+        facts = {
+            "payment_id": self.id,
+            "tenant_id": "bank-a",
+            "store_id": "centro",
+            "trigger": "DAILY",
+            "run_id": "run-1",
+        }
+        await self._publish("disbursement.store-due", message_id or self.id, {**facts, **variables})
+
+    async def run_is_asked_for(self) -> None:
+        """A person asks for a run."""
+        await self._publish("disbursement.run-requested", self.id, {"payment_id": self.id, "run_id": "asked"})
+
+    async def five_minutes_pass(self) -> None:
+        """The timer starts a run; the engine is told to stand where it would be then."""
+        await self._create("disbursement-run", "plan-runs")
 
     async def hears(self, message: str, **variables: Any) -> None:
         """A message arrives for this payment."""
@@ -164,6 +190,15 @@ class Payment:
         except NotFound:
             return False
         return True
+
+    async def _create(self, process: str, element: str) -> None:
+        request = CreateProcessInstanceRequest(
+            bpmnProcessId=process,
+            version=-1,
+            variables=json.dumps({"payment_id": self.id}),
+            startInstructions=[ProcessInstanceCreationStartInstruction(elementId=element)],
+        )
+        await self.engine.gateway.CreateProcessInstance(request)
 
     async def _publish(self, name: str, message_id: str, variables: dict[str, Any]) -> None:
         request = PublishMessageRequest(
@@ -232,7 +267,8 @@ def _done(payment: Payment) -> Iterator[tuple[str, tuple[str, ...]]]:
 def _declared(paths: list[tuple[str, tuple[str, ...]]]) -> Iterator[tuple[str, tuple[str, ...]]]:
     for process, elements in paths:
         tasks = {task.element for task in _process(process).jobs}
-        yield process, tuple(element for element in elements if element in tasks)
+        if done := tuple(element for element in elements if element in tasks):  # a called process may only wait
+            yield process, done
 
 
 def _messages(paths: list[tuple[str, tuple[str, ...]]]) -> Iterator[str]:

@@ -344,7 +344,7 @@ async def test_a_decision_that_stp_has_overtaken_gives_way(payment):
 
 # ---- returned after settlement
 
-LATE = "returned-after-settlement reverse-transfer"
+LATE = "returned-after-settlement what-was-it-for reverse-transfer"
 REFUSED_LATE = f"{LATE} reversal-refused wait-for-decision"
 
 
@@ -402,6 +402,14 @@ async def test_a_refused_return_is_tried_again_and_keeps_its_cause(payment):  # 
     await payment.refuses("reverse-transfer", "account-frozen", "the payer's account")
     await payment.completes("reverse-transfer")
     assert told(await payment.completes("record-returned")) == ("RETURNED", "account-closed", "returned: cause 3")
+
+
+@takes(late_return="returned-after-settlement what-was-it-for restore-balance report-return owed-again")
+async def test_a_disbursement_that_comes_back_is_owed_to_the_store_again(payment):  # L38
+    await payment.returned_late(purpose="disbursement")
+    seen = await payment.completes("restore-balance")
+    assert told(seen) == ("RETURNED", "account-closed", "returned: cause 3")
+    await payment.completes("report-return")
 
 
 # ---- money that arrives
@@ -507,6 +515,254 @@ async def test_breaks_that_do_not_heal_are_left_for_people(payment):
     await payment.completes("begin-reconciliation", **A_DATE)
     for compared in range(3):
         await payment.completes("reconcile-date", reconciliations=compared + 1, open_breaks=1)
+
+
+# ---- what operators ask for
+
+ASKED = "action-requested approvals-needed"
+APPROVAL = f"{ASKED} wait-for-approval action-decided approved"
+LOOK = "confirm-action seen-done"
+DECIDED = "operations.action-decided"
+ANSWERED = "operations.recall-answered"
+NOT_YET = {"confirmed": None, "look_again_after": "PT0S"}
+
+
+@takes(operator_action=f"{ASKED} carry-out-action what-follows {LOOK} time-to-look-again {LOOK} confirmed")
+async def test_an_action_that_nobody_has_to_approve_is_carried_out_and_looked_for_until_it_is_seen(payment):
+    await payment.action_requested()
+    await payment.completes("carry-out-action", what_follows="look")
+    await payment.completes("confirm-action", **NOT_YET)
+    await payment.completes("confirm-action", confirmed=True, look_again_after="PT0S")
+
+
+@takes(operator_action=f"{APPROVAL} carry-out-action what-follows {LOOK} failed")
+async def test_an_approved_action_that_is_not_seen_done_fails(payment):
+    await payment.action_requested(approvals_needed=2)
+    await payment.hears(DECIDED, action_id=payment.id, decision="APPROVED")
+    await payment.completes("carry-out-action", what_follows="look")
+    await payment.completes("confirm-action", confirmed=False, look_again_after="PT0S")
+
+
+@takes(operator_action=f"{APPROVAL} carry-out-action what-follows not-possible")
+async def test_an_action_that_is_not_possible_any_more_ends_without_a_command(payment):
+    await payment.action_requested(approvals_needed=1)
+    await payment.hears(DECIDED, action_id=payment.id, decision="APPROVED")
+    await payment.completes("carry-out-action", what_follows="nothing")
+
+
+EXPIRES = f"{ASKED} wait-for-approval time-to-expire expire-action approved"
+
+
+@takes(operator_action=f"{EXPIRES} not-approved")
+async def test_a_request_without_approvals_expires(payment):
+    await payment.action_requested(approvals_needed=1, expires_after="PT0S")
+    await payment.completes("expire-action", decision="EXPIRED")
+
+
+@takes(operator_action=f"{EXPIRES} carry-out-action what-follows not-possible")
+async def test_an_approval_in_the_last_moment_counts(payment):
+    await payment.action_requested(approvals_needed=1, expires_after="PT0S")
+    await payment.completes("expire-action", decision="APPROVED")
+    await payment.completes("carry-out-action", what_follows="nothing")
+
+
+@takes(operator_action=f"{ASKED} carry-out-action what-follows accept-linked-payment {LOOK} confirmed")
+async def test_a_payment_in_the_other_direction_is_accepted_and_looked_for(payment):
+    await payment.action_requested()
+    await payment.completes("carry-out-action", what_follows="payment", linked_payment_id="b", amount=1, currency="MXN")
+    seen = await payment.completes("accept-linked-payment")
+    assert (seen["linked_payment_id"], seen["amount"]) == ("b", 1)
+    await payment.completes("confirm-action", confirmed=True, look_again_after="PT0S")
+
+
+RECALL = f"{ASKED} carry-out-action what-follows ask-money-back {LOOK}"
+
+
+@takes(operator_action=f"{RECALL} confirmed", recall="recall-asked wait-for-the-money recall-answered answered")
+async def test_a_recall_waits_for_the_answer_that_an_operator_notes(payment):
+    await payment.action_requested()
+    await payment.completes("carry-out-action", what_follows="recall")
+    await payment.hears(ANSWERED, action_id=payment.id)
+    await payment.completes("confirm-action", confirmed=True, look_again_after="PT0S")
+
+
+STILL_OUT = "wait-for-the-money time-to-look look-for-money still-open"
+
+
+@takes(operator_action=f"{RECALL} failed", recall=f"recall-asked {STILL_OUT} {STILL_OUT} closed")
+async def test_a_recall_looks_whether_the_money_came_back_until_its_time_is_over(payment):
+    await payment.action_requested(look_for_money_after="PT0S")
+    await payment.completes("carry-out-action", what_follows="recall")
+    await payment.completes("look-for-money", recall_open=True)
+    await payment.completes("look-for-money", recall_open=False)
+    await payment.completes("confirm-action", confirmed=False, look_again_after="PT0S")
+
+
+# ---- stores that are paid
+
+ORDER = {
+    "amount": 94_500,
+    "currency": "MXN",
+    "payer": None,
+    "payee": {"id_type": "CLABE", "identifier": "646180110400000007"},
+    "concept": "Pago a comercio",
+    "reference_number": None,
+    "purpose": "disbursement",
+    "confirm_within": "PT1H",
+}
+DUE = "store-due collect-updates what-is-to-be-done"
+TAKEN = "send-order did-stp-take-it record-sent pay-over-stp what-became-of-the-order"
+IN_DOUBT = "send-order did-stp-take-it pay-over-stp what-became-of-the-order"
+LOOK = "wait-for-decision {} settle-decision what-is-to-be-done"
+REPORTED = f"{SEND} status-reported reported"
+APPLIED = "apply-transfer report-transfer settled"
+RELEASED = "release-updates not-settled"
+
+
+async def to_the_order(payment: Any, state: str = "ACCEPTED", **sent: Any) -> None:
+    """A transfer without a person's word; STP takes its order, or perhaps does."""
+    await payment.store_is_due()
+    await payment.completes("collect-updates", next_step="send", **ORDER)
+    seen = await payment.completes("send-order", **{**SENT, "order_state": state, **sent})
+    assert (seen["purpose"], seen["payer"], seen["amount"]) == ("disbursement", None, 94_500)
+    if state == "ACCEPTED":
+        await payment.completes("record-sent")
+    await payment.completes("send-order", **{**SENT, **sent})  # the rail finds the order sent
+
+
+@takes(disbursement=f"{DUE} nothing-is-paid")
+async def test_nothing_is_paid_where_nothing_is_pending(payment):  # L28 L29
+    await payment.store_is_due()
+    seen = await payment.completes("collect-updates", next_step="nothing")
+    assert (seen["store_id"], seen["trigger"], seen["run_id"]) == ("centro", "DAILY", "run-1")
+
+
+@takes(
+    disbursement=[f"{DUE} {TAKEN} {APPLIED}", f"{DUE} nothing-is-paid"],
+    rail_stp=REPORTED,
+)
+async def test_a_store_is_paid_once_although_it_was_asked_for_twice(payment):  # L31 L35
+    await payment.store_is_due()
+    await payment.store_is_due(message_id=f"{payment.id}:again")
+    await payment.completes("collect-updates", next_step="send", **ORDER)
+    await payment.completes("send-order", **SENT)
+    await payment.completes("record-sent")
+    await payment.completes("send-order", **SENT)
+    await payment.hears(STP, **heard("SETTLED", "none"))
+    assert told(await payment.completes("apply-transfer")) == ("SETTLED", "none", None)
+    await payment.completes("report-transfer")
+    await payment.completes("collect-updates", next_step="nothing")
+
+
+@takes(disbursement=f"{DUE} {TAKEN} {RELEASED}", rail_stp=REPORTED)
+async def test_a_disbursement_that_comes_back_in_transit_frees_its_updates(payment):  # L36 L37
+    await to_the_order(payment)
+    await payment.hears(STP, **heard("RETURNED", "account-closed", "cause 3"))
+    assert told(await payment.completes("release-updates")) == ("RETURNED", "account-closed", "cause 3")
+
+
+@takes(disbursement=f"{DUE} send-order order-refused {RELEASED}")
+async def test_an_order_that_stp_refuses_is_never_in_transit(payment):  # L44
+    await payment.store_is_due()
+    await payment.completes("collect-updates", next_step="send", **ORDER)
+    await payment.refuses("send-order", "account-unknown", "the CLABE names no institution")
+    seen = await payment.completes("release-updates")
+    assert told(seen) == ("REJECTED", "account-unknown", "the CLABE names no institution")
+
+
+@takes(
+    disbursement=f"{DUE} {LOOK.format('transfer-decided')} {TAKEN} {APPLIED}",
+    rail_stp=REPORTED,
+)
+async def test_a_transfer_that_a_person_confirms_is_sent(payment):  # L23
+    await payment.store_is_due()
+    await payment.completes("collect-updates", next_step="confirm", **ORDER)
+    await payment.stays()
+    await payment.hears("disbursement.transfer-decided")
+    seen = await payment.completes("settle-decision", next_step="send")
+    assert not seen.get("overdue")
+    await payment.completes("send-order", **SENT)
+    await payment.completes("record-sent")
+    await payment.completes("send-order", **SENT)
+    await payment.hears(STP, **heard("SETTLED", "none"))
+    await payment.completes("apply-transfer")
+    await payment.completes("report-transfer")
+
+
+@takes(
+    disbursement=f"{DUE} {LOOK.format('transfer-decided')} {LOOK.format('decision-overdue')} nothing-is-paid",
+)
+async def test_after_a_word_that_decides_nothing_it_waits_on_and_in_the_end_is_cancelled(payment):  # L23 H3
+    await payment.store_is_due()
+    await payment.completes("collect-updates", next_step="confirm", **{**ORDER, "confirm_within": "PT3S"})
+    await payment.hears("disbursement.transfer-decided")
+    seen = await payment.completes("settle-decision", next_step="confirm")
+    assert not seen.get("overdue")
+    seen = await payment.completes("settle-decision", next_step="nothing")
+    assert seen["overdue"] is True
+
+
+@takes(
+    disbursement=f"{DUE} {IN_DOUBT} wait-for-news stp-reported what-became-of-the-order {APPLIED}",
+    rail_stp=NO_ANSWER,
+)
+async def test_a_disbursement_of_which_nothing_is_heard_waits_and_is_settled_when_stp_tells(payment):  # H3 L24
+    await to_the_order(payment, "UNKNOWN", **{**IMPATIENT, "order_state": "UNKNOWN"})
+    for asked in range(3):
+        await payment.completes("inquire-order", **heard_nothing(asked + 1))
+    await payment.stays()
+    await payment.hears(STP, **heard("SETTLED", "none"))
+    assert told(await payment.completes("apply-transfer")) == ("SETTLED", "none", None)
+    await payment.completes("report-transfer")
+
+
+@takes(
+    disbursement=f"{DUE} {TAKEN} wait-for-news time-to-ask-again ask-again what-became-of-the-order wait-for-news"
+    f" operator-decided record-decision what-became-of-the-order {RELEASED}",
+    rail_stp=NO_ANSWER,
+)
+async def test_a_disbursement_of_which_nobody_knows_is_decided_by_an_operator(payment):  # H3
+    await to_the_order(payment, **{**IMPATIENT, "inquire_again_after": "PT2S"})
+    for asked in range(3):
+        await payment.completes("inquire-order", **heard_nothing(asked + 1))
+    seen = await payment.completes("ask-again", **heard_nothing(1))
+    assert seen["inquiries"] == 0
+    await payment.hears(OPERATOR, **heard("CANCELLED", "operator", "STP confirmed by phone"))
+    await payment.completes("record-decision", **heard("CANCELLED", "operator", "STP confirmed by phone"))
+    assert told(await payment.completes("release-updates")) == ("CANCELLED", "operator", "STP confirmed by phone")
+
+
+# ---- which stores are due
+
+A_RUN = {"run_id": "run-1", "tenant_id": "bank-a", "frequency": "DAILY", "after_store": None}
+PLAN = "plan-runs is-there-a-run"
+A_PAGE = "select-stores request-disbursement more-stores"
+
+
+@takes(disbursement_run=f"every-five-minutes {PLAN} nothing-more-to-do")
+async def test_most_of_the_time_no_run_is_due(payment):
+    await payment.five_minutes_pass()
+    await payment.completes("plan-runs", run_id=None)
+
+
+@takes(
+    disbursement_run=f"run-requested {PLAN} {A_PAGE} {A_PAGE} close-run {PLAN} nothing-more-to-do",
+)
+async def test_a_run_goes_through_its_stores_page_by_page_and_then_looks_for_the_next_run(payment):  # L27
+    await payment.run_is_asked_for()
+    await payment.completes("plan-runs", **A_RUN)
+    for store, after in (("centro", None), ("norte", "centro")):
+        seen = await payment.completes(
+            "select-stores",
+            due=[{"store_id": store, "payment_id": f"{payment.id}/{store}"}],
+            after_store=store if after is None else None,
+        )
+        assert (seen["run_id"], seen["after_store"]) == ("run-1", after)
+        seen = await payment.completes("request-disbursement")
+        assert seen["due_store"] == {"store_id": store, "payment_id": f"{payment.id}/{store}"}
+        assert (seen["tenant_id"], seen["frequency"]) == ("bank-a", "DAILY")
+    await payment.completes("close-run")
+    await payment.completes("plan-runs", run_id=None)
 
 
 # ---- the paths themselves
