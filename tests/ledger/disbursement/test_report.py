@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,7 +19,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy.engine import make_url
 
-from hub.migrations import migrate
 from hub.money import Money
 from hub.statements import Statements, open_statements
 from ledger.disbursement.balances import Balances
@@ -44,12 +43,9 @@ HAND = "treasury-1"
 
 
 @pytest.fixture(scope="module")
-def url(new_database: Callable[[], str]) -> str:
-    made = new_database()
-    migrate("ledger.migrations", made)
-    migrate("ledger.disbursement.migrations", made)
-    asyncio.run(seed(made, Seed.model_validate({"tenants": [{"id": BANK}]})))
-    return made
+def url(stores_url: str) -> str:
+    asyncio.run(seed(stores_url, Seed.model_validate({"tenants": [{"id": BANK}]})))
+    return stores_url
 
 
 @dataclass
