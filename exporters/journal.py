@@ -35,9 +35,8 @@ class Entry:
 class JournalSieve:
     """Reads a journal. Lets repeats through: they end in the same document."""
 
-    def __init__(self, source: str, state: State | None = None) -> None:
-        self._source: Final = source
-        _, self._highest, self._latest = (state or {}).get(source, (0, 0, 0))
+    def __init__(self, state: State | None = None) -> None:
+        self._reached = {teller: (seq, latest) for teller, (_, seq, latest) in (state or {}).items()}
         self.passed: list[Entry] = []
 
     def accept(self, batch: Sequence[RawMessage]) -> list[Outcome]:
@@ -56,17 +55,23 @@ class JournalSieve:
         if type(seq) is not int or seq < 0 or moment.tzinfo is None:
             return Outcome(Fate.DEAD, "not an entry of a journal: a field has another type")
         entry = Entry(seq, round(moment.timestamp() * 1000), content)
-        self._highest, self._latest = max(self._highest, seq), max(self._latest, entry.timestamp)
+        highest, latest = self._reached.get(teller_of(content), (0, 0))
+        self._reached[teller_of(content)] = (max(highest, seq), max(latest, entry.timestamp))
         self.passed.append(entry)
         return TAKEN
 
     @property
     def state(self) -> dict[str, list[int]]:
-        return {self._source: [0, self._highest, self._latest]}
+        return {teller: [0, seq, latest] for teller, (seq, latest) in self._reached.items()}
 
     @property
     def latest(self) -> int:
-        return self._latest
+        return max((latest for _, latest in self._reached.values()), default=0)
+
+
+def teller_of(content: Mapping[str, Any]) -> str:
+    """Who numbered an entry: numbers of different tellers are not to be compared."""
+    return str(content.get("party", "operator")).lower()
 
 
 Describe = Callable[[Mapping[str, Any]], tuple[str, Body]]
@@ -97,7 +102,12 @@ class JournalFold:
         earlier = self.documents.get(ref)
         if earlier is not None and earlier["position"] > entry.seq:
             return SEEN
-        body = {"@timestamp": instant(entry.timestamp), "position": entry.seq, **columns}
+        body = {
+            "@timestamp": instant(entry.timestamp),
+            "journal": teller_of(entry.content),
+            "position": entry.seq,
+            **columns,
+        }
         # Kept until it is written: of several entries about one callback in a batch only the last is written.
         self.documents.put(ref, {name: value for name, value in body.items() if value is not None}, entry.seq)
         return TAKEN

@@ -195,7 +195,7 @@ def _digests(client: Elasticsearch, generation: Generation, family: str) -> Iter
             )["hits"]["hits"]
             for hit in page:
                 body = hit["_source"]
-                source = str(body["partitionId"]) if "partitionId" in body else body["source"]
+                source = str(body["partitionId"]) if "partitionId" in body else body["journal"]
                 told = Told(body["position"], source, hashlib.sha256(to_json(body)).digest())
                 yield hit["_id"], told
             if len(page) < _PAGE:

@@ -50,7 +50,7 @@ _AUDIT: Final = _OWNER | _fields(
     numbers="partitionId position sourcePosition times",
     words="source recordType valueType intent key elementId elementType elementInstanceKey jobType worker errorType"
     " errorCode messageName messageId correlationKey rejectionType actor roles action target reasonCode outcome"
-    " requestId hash",
+    " requestId hash journal",
     texts="errorMessage rejectionReason reason",
     stored="value",
 )
@@ -158,9 +158,9 @@ def _audit(state: State, documents: Documents, settings: ExportSettings) -> Pipe
     return Pipeline(Sifter(state), audit.AuditFold(documents))
 
 
-def _journal(source: str, describe: Describe) -> OpenPipeline:
+def _journal(describe: Describe) -> OpenPipeline:
     def opened(state: State, documents: Documents, settings: ExportSettings) -> Pipeline:  # noqa: ARG001
-        return Pipeline(JournalSieve(source, state), JournalFold(documents, audit.AUDIT, describe))
+        return Pipeline(JournalSieve(state), JournalFold(documents, audit.AUDIT, describe))
 
     return opened
 
@@ -172,8 +172,8 @@ VIEWS: Final[Mapping[str, View]] = {
         "1s",
         (
             Feed(lambda settings: settings.topic, _audit, ours=False),
-            Feed(lambda settings: settings.operator_topic, _journal("operator", operator_act)),
-            Feed(lambda settings: settings.callback_topic, _journal("callback", callback)),
+            Feed(lambda settings: settings.operator_topic, _journal(operator_act)),
+            Feed(lambda settings: settings.callback_topic, _journal(callback)),
         ),
     ),
     "operations": View(
