@@ -47,7 +47,8 @@ class Node:
     """The flow ids listed inside the element. The engine validates by these lists: they must agree with the flows."""
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
-    """Variable mappings: target variable → FEEL expression."""
+    """Variable mappings: target variable → FEEL expression. What is done for each element of a collection has that
+    element as an input, from the collection's expression."""
     event: str | None = None
     """For events what they are about: `message`, `timer`, `error` ...; None for a plain start, end or marker."""
     event_id: str | None = None
@@ -301,6 +302,13 @@ def _mappings(element: ElementTree.Element, direction: str) -> Mapping[str, str]
     return MappingProxyType({item.get("target", ""): item.get("source", "") for item in found})
 
 
+def _each(element: ElementTree.Element) -> Mapping[str, str]:
+    """The variable that holds one element of the collection for which this is done again and again, and the latter."""
+    loop = element.find(f"{_BPMN}multiInstanceLoopCharacteristics")
+    given = None if loop is None else _extension(loop, "loopCharacteristics")
+    return {} if given is None else {given.get("inputElement", ""): given.get("inputCollection", "")}
+
+
 def _node(element: ElementTree.Element, within: str | None) -> Node:
     definition = _definition(element)
     return Node(
@@ -315,7 +323,7 @@ def _node(element: ElementTree.Element, within: str | None) -> Node:
         default=element.get("default"),
         within=within,
         triggered_by_event=element.get("triggeredByEvent") == "true",
-        inputs=_mappings(element, "input"),
+        inputs=MappingProxyType({**_mappings(element, "input"), **_each(element)}),
         outputs=_mappings(element, "output"),
     )
 

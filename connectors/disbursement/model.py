@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
@@ -14,6 +14,9 @@ from hub.transfer import Outcome, Party, PaymentId, Reason, TenantId
 from ledger.disbursement.model import Frequency, Trigger
 from ledger.disbursement.runs import RUN_REQUESTED
 from ledger.disbursement.updates import STORE_DUE, TRANSFER_DECIDED
+
+LEDGER_ATTEMPTS: Final = 960
+"""Most of a day of the ledger being away before an operator sees an incident, as with the accounts of customers."""
 
 # --- One disbursement -----------------------------------------------------------------------------------------------
 
@@ -49,6 +52,7 @@ class CollectUpdates(Job[Collected]):
     """Make one transfer of a store's pending updates (L27 to L31); the fence: one process instance has it for ever."""
 
     job_type: ClassVar[str] = "disbursement.collect-updates"
+    attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
     tenant_id: TenantId
@@ -67,6 +71,7 @@ class SettleDecision(Job[DecisionSettled]):
     """Look at what a person decided about a transfer that waits; cancel it when nobody did in time (L23, H3)."""
 
     job_type: ClassVar[str] = "disbursement.settle-decision"
+    attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
     tenant_id: TenantId
@@ -78,6 +83,7 @@ class RecordSent(Job[Result]):
     """STP took the order: the transfer is in transit (L24)."""
 
     job_type: ClassVar[str] = "disbursement.record-sent"
+    attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
     tenant_id: TenantId
@@ -87,6 +93,7 @@ class RecordOutcome(Job[Result]):
     """How the transfer ended, with all that follows for its updates and the store's balance (L35 to L38, L44)."""
 
     job_type: ClassVar[str] = "disbursement.record-outcome"
+    attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
     tenant_id: TenantId
@@ -99,6 +106,7 @@ class ReportTransfer(Job[Result]):
     """Tell the merchant what a transfer paid, or that it came back (L56)."""
 
     job_type: ClassVar[str] = "disbursement.report-transfer"
+    attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
     tenant_id: TenantId
@@ -155,7 +163,7 @@ class RequestDisbursement(Job[Result]):
     run_id: str
     tenant_id: TenantId
     frequency: Frequency
-    due: DueStore
+    due_store: DueStore
 
 
 class CloseRun(Job[Result]):

@@ -175,9 +175,9 @@ class RunWorker:
         failpoint("disbursement.request-disbursement.before-publish")
         await self._engine.publish(
             StoreDue(
-                payment_id=job.due.payment_id,
+                payment_id=job.due_store.payment_id,
                 tenant_id=job.tenant_id,
-                store_id=job.due.store_id,
+                store_id=job.due_store.store_id,
                 trigger=Trigger(job.frequency),
                 run_id=job.run_id,
             )

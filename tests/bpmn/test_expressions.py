@@ -106,7 +106,11 @@ CASES: dict[str, list[tuple[dict[str, Any], Any]]] = {
     ],
     '=next_step = "confirm"': [({"next_step": "confirm"}, True), ({"next_step": "send"}, False), ({}, False)],
     '=next_step = "send"': [({"next_step": "send"}, True), ({"next_step": "nothing"}, False), ({}, False)],
-    '=order_state = "ACCEPTED"': [({"order_state": "ACCEPTED"}, True), ({"order_state": "UNKNOWN"}, False), ({}, False)],
+    '=order_state = "ACCEPTED"': [
+        ({"order_state": "ACCEPTED"}, True),
+        ({"order_state": "UNKNOWN"}, False),
+        ({}, False),
+    ],
     '=duration(get or else(confirm_within, "P3D"))': [
         ({"confirm_within": "PT5M"}, "PT5M"),
         ({"confirm_within": None}, "P3D"),
