@@ -1,4 +1,4 @@
-"""Lenders to test with: a tenant with its book, and stores, credits and the verbs. Every test has a tenant of its own."""
+"""Lenders to test with: a tenant with its book, stores, credits and the verbs; every test has one of its own."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ledger.disbursement.balances import Balances
 from ledger.disbursement.eligibility import Eligibility
 from ledger.disbursement.model import BalanceUpdate, BankTransfer, Collected, NothingToPay, Outcome, Trigger
 from ledger.disbursement.transfers import Transfers
-from ledger.seed import Seed, seed
+from ledger.model import STANDARD_CHART
 from ledger.settings import APP_ROLE
 
 CLABE = "646180110400000007"
@@ -215,8 +215,18 @@ def new_stores(database_server: str, stores_template: str) -> Callable[[], str]:
 async def opened_lender(url: str) -> AsyncIterator[Lender]:
     """A new lender with one merchant and no store."""
     name = f"lender-{uuid.uuid4().hex[:8]}"
-    await seed(url, Seed.model_validate({"tenants": [{"id": name, "accounts": []}]}))
     async with open_statements(url, 20, role=APP_ROLE) as statements:
+        await statements.rows(
+            "WITH made AS (INSERT INTO ledger.book (code) VALUES (%(name)s) RETURNING id) "
+            "INSERT INTO ledger.chart (book_id, kind, side, auto_create) SELECT made.id, line.kind, line.side, line.auto "
+            "FROM made, unnest(%(kinds)s::text[], %(sides)s::text[], %(autos)s::boolean[]) AS line (kind, side, auto)",
+            {
+                "name": name,
+                "kinds": [line.kind for line in STANDARD_CHART],
+                "sides": [line.side for line in STANDARD_CHART],
+                "autos": [line.auto_create for line in STANDARD_CHART],
+            },
+        )
         lender = Lender(name, url, statements)
         await lender.merchant()
         yield lender
