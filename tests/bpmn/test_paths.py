@@ -619,15 +619,16 @@ APPLIED = "apply-transfer report-transfer settled"
 RELEASED = "release-updates not-settled"
 
 
-async def to_the_order(payment: Any, state: str = "ACCEPTED", **sent: Any) -> None:
+async def to_the_order(payment: Any, **sent: Any) -> None:
     """A transfer without a person's word; STP takes its order, or perhaps does."""
     await payment.store_is_due()
     await payment.completes("collect-updates", next_step="send", **ORDER)
-    seen = await payment.completes("send-order", **{**SENT, "order_state": state, **sent})
+    order_sent = {**SENT, **sent}
+    seen = await payment.completes("send-order", **order_sent)
     assert (seen["purpose"], seen["payer"], seen["amount"]) == ("disbursement", None, 94_500)
-    if state == "ACCEPTED":
+    if order_sent["order_state"] == "ACCEPTED":
         await payment.completes("record-sent")
-    await payment.completes("send-order", **{**SENT, **sent})  # the rail finds the order sent
+    await payment.completes("send-order", **order_sent)  # the rail finds the order sent
 
 
 @takes(disbursement=f"{DUE} nothing-is-paid")
@@ -707,7 +708,7 @@ async def test_after_a_word_that_decides_nothing_it_waits_on_and_in_the_end_is_c
     rail_stp=NO_ANSWER,
 )
 async def test_a_disbursement_of_which_nothing_is_heard_waits_and_is_settled_when_stp_tells(payment):  # H3 L24
-    await to_the_order(payment, "UNKNOWN", **{**IMPATIENT, "order_state": "UNKNOWN"})
+    await to_the_order(payment, **{**IMPATIENT, "order_state": "UNKNOWN"})
     for asked in range(3):
         await payment.completes("inquire-order", **heard_nothing(asked + 1))
     await payment.stays()
