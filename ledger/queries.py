@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, LiteralString
-
-from psycopg.rows import namedtuple_row
+from typing import Any, Final
 
 from hub.money import Money
 from hub.statements import Statements
@@ -89,7 +87,9 @@ class LedgerQueries:
 
     async def account(self, book: str, id_type: str, identifier: str) -> Account:
         """The account that an identifier points to. Raises `UnknownAccount`."""
-        rows = await self._rows(_BY_IDENTIFIER, {"book": book, "id_type": id_type, "identifier": identifier})
+        rows = await self._statements.named_rows(
+            _BY_IDENTIFIER, {"book": book, "id_type": id_type, "identifier": identifier}
+        )
         if not rows:
             raise UnknownAccount("identifier")
         row = rows[0]
@@ -111,7 +111,9 @@ class LedgerQueries:
                 held=Money(row.hold_out, currency_of(row.asset)),
                 sequence=row.ver,
             )
-            for row in await self._rows(_BALANCES, {"book": book, "kind": account.kind, "owner": account.owner})
+            for row in await self._statements.named_rows(
+                _BALANCES, {"book": book, "kind": account.kind, "owner": account.owner}
+            )
         ]
 
     async def balance(self, book: str, account: AccountRef, currency: str) -> Balance:
@@ -130,16 +132,9 @@ class LedgerQueries:
         return [
             (
                 row.hold_id,
-                Hold(
-                    operation=row.idem_key,
-                    reference=row.ext_ref,
-                    amount=Money(row.amount, currency_of(row.asset)),
-                    fee=Money(row.fee, currency_of(row.asset)),
-                    placed_at=row.booked_at,
-                    expires_at=row.expires_at,
-                ),
+                hold_of(row),
             )
-            for row in await self._rows(_OPEN_HOLDS, values)
+            for row in await self._statements.named_rows(_OPEN_HOLDS, values)
         ]
 
     async def payment(
@@ -148,7 +143,7 @@ class LedgerQueries:
         """Everything that was booked for one payment, in order: at most `limit` transactions numbered above `after`."""
         found: dict[int, tuple[Any, list[Posting]]] = {}
         values = {"book": book, "reference": reference, "after": after, "limit": limit}
-        for row in await self._rows(_OF_PAYMENT, values):
+        for row in await self._statements.named_rows(_OF_PAYMENT, values):
             _, postings = found.setdefault(row.id, (row, []))
             if row.leg is not None:
                 currency = currency_of(row.asset)
@@ -179,27 +174,38 @@ class LedgerQueries:
             "before": 2**63 - 1 if before is None else before,
             "limit": min(limit, MAX_PAGE),
         }
-        return [
-            Entry(
-                sequence=row.seq,
-                side=Side(row.side),
-                amount=Money(row.amount, currency),
-                balance_after=Money(row.after, currency),
-                contra=_ref(row.kind, row.owner_id),
-                transaction=row.txn_id,
-                operation=row.idem_key,
-                kind=row.txn_kind,
-                reference=row.ext_ref,
-                reason=row.reason_code,
-                booked_at=row.booked_at,
-                effective_at=row.effective_at,
-            )
-            for row in await self._rows(_STATEMENT, values)
-        ]
+        return [entry_of(row, currency) for row in await self._statements.named_rows(_STATEMENT, values)]
 
-    async def _rows(self, statement: LiteralString, values: dict[str, Any]) -> Sequence[Any]:
-        async with self._statements.connection() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
-            return await (await cursor.execute(statement, values)).fetchall()
+
+def hold_of(row: Any) -> Hold:
+    """A hold of a row with idem_key, ext_ref, asset, amount, fee, booked_at and expires_at."""
+    currency = currency_of(row.asset)
+    return Hold(
+        operation=row.idem_key,
+        reference=row.ext_ref,
+        amount=Money(row.amount, currency),
+        fee=Money(row.fee, currency),
+        placed_at=row.booked_at,
+        expires_at=row.expires_at,
+    )
+
+
+def entry_of(row: Any, currency: str) -> Entry:
+    """A line of a statement of a row as `LedgerQueries.statement` reads it."""
+    return Entry(
+        sequence=row.seq,
+        side=Side(row.side),
+        amount=Money(row.amount, currency),
+        balance_after=Money(row.after, currency),
+        contra=_ref(row.kind, row.owner_id),
+        transaction=row.txn_id,
+        operation=row.idem_key,
+        kind=row.txn_kind,
+        reference=row.ext_ref,
+        reason=row.reason_code,
+        booked_at=row.booked_at,
+        effective_at=row.effective_at,
+    )
 
 
 def _ref(kind: str, owner: str) -> AccountRef:

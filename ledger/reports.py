@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, LiteralString
+from typing import Final
 
 import psycopg
-from psycopg.rows import namedtuple_row
 
-from hub.money import Money
 from hub.statements import Statements
-from ledger.model import AccountKind, AccountRef, Entry, Hold, Side, asset_of, currency_of
+from ledger.model import AccountKind, AccountRef, Entry, Hold, Side, asset_of
+from ledger.queries import entry_of, hold_of
 
 
 class Axis(StrEnum):
@@ -190,14 +189,14 @@ class LedgerReports:
         values = {"book": book, "kind": account.kind, "owner": account.owner, "before": at, "axis": axis}
         return [
             Sums(row.asset, Side(row.side), int(row.debits), int(row.credits))
-            for row in await self._rows(_BEFORE, values)
+            for row in await self._statements.named_rows(_BEFORE, values)
         ]
 
     async def trial_balance(self, book: str, at: datetime | None, axis: Axis) -> Sequence[KindSums]:
         """Every kind of account with its sums, now or at an instant. Debits and credits of a currency are equal."""
         return [
             KindSums(row.kind, row.accounts, Sums(row.asset, Side(row.side), int(row.debits), int(row.credits)))
-            for row in await self._rows(_TRIAL, {"book": book, "at": at, "axis": axis})
+            for row in await self._statements.named_rows(_TRIAL, {"book": book, "at": at, "axis": axis})
         ]
 
     async def turnover(self, book: str, span: Span, axis: Axis, *, after: int, limit: int) -> Sequence[Turnover]:
@@ -210,7 +209,7 @@ class LedgerReports:
                 entries=row.entries,
                 sums=Sums(row.asset, Side(row.side), int(row.debits), int(row.credits)),
             )
-            for row in await self._rows(_TURNOVER, values)
+            for row in await self._statements.named_rows(_TURNOVER, values)
         ]
 
     async def turnover_of(
@@ -240,7 +239,7 @@ class LedgerReports:
             "zone": zone,
         }
         try:
-            rows = await self._rows(_OF_ACCOUNT, values)
+            rows = await self._statements.named_rows(_OF_ACCOUNT, values)
         except psycopg.errors.InvalidParameterValue as error:
             raise UnknownZone(zone) from error
         return [
@@ -271,28 +270,12 @@ class LedgerReports:
             "before": 2**63 - 1 if before is None else before,
             "limit": limit,
         }
-        rows = await self._rows(_BETWEEN, values)
-        ((asset, side, *edges),) = await self._rows(_EDGES, values)
+        rows = await self._statements.named_rows(_BETWEEN, values)
+        ((asset, side, *edges),) = await self._statements.named_rows(_EDGES, values)
         opening, closing = (
             Sums(asset, Side(side), int(debits), int(credits_)).balance for debits, credits_ in (edges[:2], edges[2:])
         )
-        entries = [
-            Entry(
-                sequence=row.seq,
-                side=Side(row.side),
-                amount=Money(row.amount, currency),
-                balance_after=Money(row.after, currency),
-                contra=AccountRef(AccountKind(row.kind), row.owner_id),
-                transaction=row.txn_id,
-                operation=row.idem_key,
-                kind=row.txn_kind,
-                reference=row.ext_ref,
-                reason=row.reason_code,
-                booked_at=row.booked_at,
-                effective_at=row.effective_at,
-            )
-            for row in rows
-        ]
+        entries = [entry_of(row, currency) for row in rows]
         return PeriodStatement(opening, closing, entries)
 
     async def open_holds(self, book: str, *, after: int, limit: int) -> Sequence[tuple[int, AccountRef, Hold]]:
@@ -301,18 +284,7 @@ class LedgerReports:
             (
                 row.hold_id,
                 AccountRef(AccountKind(row.kind), row.owner_id),
-                Hold(
-                    operation=row.idem_key,
-                    reference=row.ext_ref,
-                    amount=Money(row.amount, currency_of(row.asset)),
-                    fee=Money(row.fee, currency_of(row.asset)),
-                    placed_at=row.booked_at,
-                    expires_at=row.expires_at,
-                ),
+                hold_of(row),
             )
-            for row in await self._rows(_HOLDS, {"book": book, "after": after, "limit": limit})
+            for row in await self._statements.named_rows(_HOLDS, {"book": book, "after": after, "limit": limit})
         ]
-
-    async def _rows(self, statement: LiteralString, values: dict[str, Any]) -> Sequence[Any]:
-        async with self._statements.connection() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
-            return await (await cursor.execute(statement, values)).fetchall()

@@ -13,8 +13,6 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, LiteralString
 
-from psycopg.rows import namedtuple_row
-
 from connectors.stp.breaks import Break, BreakClass, Direction, Known, Line
 from connectors.stp.model import OrderState, Sending
 from connectors.stp.wire import MONEY_BACK, ListedOrder, Page
@@ -265,7 +263,7 @@ class ReconciliationStore:
         await self._database.rows(_ABANDON, given)
         for _ in range(5):
             await self._database.rows(_OPEN, given)
-            rows = await self._named(_FIND_OPEN, given)
+            rows = await self._database.named_rows(_FIND_OPEN, given)
             if rows:  # otherwise somebody ended it in between
                 row = rows[0]
                 return Run(row.id, company, day, row.sent_pages, row.sent_done, row.received_pages, row.received_done)
@@ -328,7 +326,7 @@ class ReconciliationStore:
         """Final states in this run's lines that our orders do not have, where key, amount and account are ours."""
         return [
             News(PaymentId(row.payment_id), row.stp_id, row.word, OrderState(row.state), row.cause, row.settled_at)
-            for row in await self._named(_NEWS, self._of(run))
+            for row in await self._database.named_rows(_NEWS, self._of(run))
         ]
 
     async def lines(self, run: Run, direction: Direction) -> Sequence[Line]:
@@ -343,7 +341,7 @@ class ReconciliationStore:
                 word=row.word,
                 money_back=row.payment_type in MONEY_BACK,
             )
-            for row in await self._named(_LINES, {**self._of(run), "direction": direction})
+            for row in await self._database.named_rows(_LINES, {**self._of(run), "direction": direction})
         ]
 
     async def orders(self, run: Run, grace: datetime) -> Sequence[Known]:
@@ -361,13 +359,13 @@ class ReconciliationStore:
                 settled_long_ago=row.settled_long_ago,
                 booked=row.kind == "order",
             )
-            for row in await self._named(_ORDERS, {**self._of(run), "grace": grace})
+            for row in await self._database.named_rows(_ORDERS, {**self._of(run), "grace": grace})
         ]
 
     async def deposits(self, run: Run, grace: datetime) -> Sequence[tuple[TenantId | None, Known]]:
         """Deposits of the date, of every company: whose they are is known by the tenant, if at all."""
         found: list[tuple[TenantId | None, Known]] = []
-        for row in await self._named(_DEPOSITS, {"day": run.operation_date, "grace": grace}):
+        for row in await self._database.named_rows(_DEPOSITS, {"day": run.operation_date, "grace": grace}):
             tenant = None if row.tenant_id is None else TenantId(row.tenant_id)
             known = Known(
                 key=row.tracking_key,
@@ -415,15 +413,11 @@ class ReconciliationStore:
                     "kind": BreakClass(row.kind),
                 }
             )
-            for row in await self._named(_BREAKS, given)
+            for row in await self._database.named_rows(_BREAKS, given)
         ]
 
     def _of(self, run: Run) -> dict[str, Any]:
         return {"company": run.company, "day": run.operation_date, "run": run.id}
-
-    async def _named(self, statement: LiteralString, given: Mapping[str, Any]) -> Sequence[Any]:
-        async with self._database.connection() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
-            return await (await cursor.execute(statement, given)).fetchall()
 
 
 def _written(line: ListedOrder) -> dict[str, Any]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, LiteralString
+from typing import Final
 from urllib.parse import urlsplit
 from uuid import UUID
-
-from psycopg.rows import namedtuple_row
 
 from exporters.privacy import mask_identifier, mask_text
 from hub.money import Money
@@ -86,7 +84,7 @@ class PaymentRecords:
         ids = [found for one in payment_ids if (found := _uuid(one)) is not None]
         if not ids:
             return {}
-        rows = await self._rows(_ACCEPTED, {"tenant": tenant, "ids": ids})
+        rows = await self._database.named_rows(_ACCEPTED, {"tenant": tenant, "ids": ids})
         return {
             row.id: Accepted(
                 payment_id=row.id,
@@ -104,7 +102,7 @@ class PaymentRecords:
 
     async def orders(self, tenant: str, payment_id: str) -> list[OrderShown]:
         """The payment's order at STP, or the order that gives it back when it is a deposit."""
-        rows = await self._rows(_ORDERS, {"tenant": tenant, "payment": payment_id})
+        rows = await self._database.named_rows(_ORDERS, {"tenant": tenant, "payment": payment_id})
         return [
             OrderShown(
                 kind=row.kind,
@@ -127,7 +125,7 @@ class PaymentRecords:
 
     async def observations(self, tenant: str, payment_id: str) -> list[ObservationShown]:
         """What STP said of the payment's order, in the order in which we learnt of it."""
-        rows = await self._rows(_OBSERVATIONS, {"tenant": tenant, "payment": payment_id})
+        rows = await self._database.named_rows(_OBSERVATIONS, {"tenant": tenant, "payment": payment_id})
         return [
             ObservationShown(
                 source=row.source,
@@ -144,7 +142,7 @@ class PaymentRecords:
 
     async def scheme_callbacks(self, tenant: str, payment_id: str) -> list[SchemeCallbackShown]:
         """STP's callbacks about the payment's order, or the one that announced the deposit."""
-        rows = await self._rows(_SCHEME_CALLBACKS, {"tenant": tenant, "payment": payment_id})
+        rows = await self._database.named_rows(_SCHEME_CALLBACKS, {"tenant": tenant, "payment": payment_id})
         return [
             SchemeCallbackShown(
                 callback_id=str(row.id),
@@ -163,7 +161,7 @@ class PaymentRecords:
         uuid = _uuid(payment_id)
         if uuid is None:
             return []
-        rows = await self._rows(_CHANNEL_CALLBACKS, {"tenant": tenant, "uuid": uuid})
+        rows = await self._database.named_rows(_CHANNEL_CALLBACKS, {"tenant": tenant, "uuid": uuid})
         return [
             ChannelCallbackShown(
                 sequence=row.sequence,
@@ -193,10 +191,6 @@ class PaymentRecords:
             for order in await self.orders(tenant, payment_id)
             if order.kind == "return"
         ]
-
-    async def _rows(self, statement: LiteralString, values: Mapping[str, Any]) -> Sequence[Any]:
-        async with self._database.connection() as connection, connection.cursor(row_factory=namedtuple_row) as cursor:
-            return await (await cursor.execute(statement, values)).fetchall()
 
 
 def _uuid(text: str) -> UUID | None:

@@ -338,7 +338,11 @@ async def test_treasury_says_where_a_merchant_is_told_and_the_secret_is_never_sh
     assert (await api.put(path, "operator", body)).status_code == 403
     assert (await api.put("/merchants/nobody/report-address", "treasury", body)).status_code == 404
     faults: list[dict[str, object]] = [
-        *({"allow_list": []}, {"secret": "whsec_short"}, {"url": "ftp://x"}, {"secret": None}, {"more": 1})
+        {"allow_list": []},
+        {"secret": "whsec_short"},
+        {"url": "ftp://x"},
+        {"secret": None},
+        {"more": 1},
     ]
     for wrong in faults:
         refused = await api.put(path, "treasury", body | wrong)
