@@ -240,7 +240,7 @@ async def ask(
     return BulkView.of(known)
 
 
-async def _new(body: BulkBody, request: Request, who: Caller, store: BulkStore, key: str, digest: bytes) -> NewBulk:
+async def _new(body: BulkBody, request: Request, who: Caller, store: BulkStore, *, key: str, digest: bytes) -> NewBulk:
     chosen = await _chosen(body.selection, request, who, store)
     needed = 0
     if not body.dry_run:
@@ -422,7 +422,7 @@ _TO: Final[Mapping[str, BulkState]] = {
 
 
 @router.post("/{bulk_id}/{step}")
-async def steer(bulk_id: str, step: Step, body: NoteBody, request: Request, who: Asking, store: Store) -> BulkView:
+async def steer(bulk_id: str, step: Step, body: NoteBody, request: Request, *, who: Asking, store: Store) -> BulkView:
     """Take it back before it is approved; suspend, resume or cancel it; begin the failed items of a completed one anew.
 
     Items that were begun end as they will. A second round needs no second approval: it is the same list.

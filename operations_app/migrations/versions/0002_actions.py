@@ -104,7 +104,7 @@ def upgrade() -> None:
         CREATE FUNCTION operations.keep_what_was_asked() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
             IF OLD.ended_at IS NOT NULL THEN
-                RAISE EXCEPTION 'action % has ended', OLD.id USING ERRCODE = 'integrity_constraint_violation';
+                RAISE EXCEPTION 'action %% has ended', OLD.id USING ERRCODE = 'integrity_constraint_violation';
             END IF;
             IF (NEW.tenant_id, NEW.payment_id, NEW.kind, NEW.requested_by, NEW.asked, NEW.amount, NEW.currency,
                     NEW.approvals_needed)
@@ -114,10 +114,10 @@ def upgrade() -> None:
             END IF;
             IF NEW.state = 'APPROVED' AND OLD.state = 'REQUESTED' AND NEW.approvals_needed >
                 (SELECT count(*) FROM operations.approval a WHERE a.action_id = NEW.id AND a.approves) THEN
-                RAISE EXCEPTION 'action % lacks approvals', NEW.id USING ERRCODE = 'integrity_constraint_violation';
+                RAISE EXCEPTION 'action %% lacks approvals', NEW.id USING ERRCODE = 'integrity_constraint_violation';
             END IF;
             IF NEW.state = 'CARRYING_OUT' AND OLD.state = 'REQUESTED' THEN
-                RAISE EXCEPTION 'action % is not approved', NEW.id USING ERRCODE = 'integrity_constraint_violation';
+                RAISE EXCEPTION 'action %% is not approved', NEW.id USING ERRCODE = 'integrity_constraint_violation';
             END IF;
             RETURN NEW;
         END $$;
