@@ -1,7 +1,8 @@
 """The real servers of one test run, on free ports and in a folder of its own.
 
-They end when the run ends, however it ends. `PAYHUB_TEST_ZEEBE_ADDRESS` and `PAYHUB_TEST_DATABASE_URL` (whose user may
-create databases) take servers that already run, which makes a single test quick to repeat.
+They end when the run ends, however it ends. `PAYHUB_TEST_ZEEBE_ADDRESS`, `PAYHUB_TEST_DATABASE_URL` (whose user may
+create databases) and `PAYHUB_TEST_ELASTICSEARCH_URL` take servers that already run, which makes a single test quick to
+repeat.
 """
 
 from __future__ import annotations
@@ -89,6 +90,32 @@ def database_server(request: pytest.FixtureRequest) -> str:
     assert state is not None
     assert state.superuser_url is not None
     return state.superuser_url
+
+
+@pytest.fixture(scope="session")
+def elasticsearch_url(zeebe_address: str, database_server: str) -> Iterator[str]:
+    """An Elasticsearch for tests that keep their documents under index prefixes of their own."""
+    given = os.environ.get("PAYHUB_TEST_ELASTICSEARCH_URL")
+    if given:
+        yield given
+        return
+    folder = Path(tempfile.mkdtemp(prefix="payhub-tests-"))
+    folder.chmod(0o711)
+    command = [sys.executable, "-m", "hub.stack"]
+    choices = ["--detach", "--free-ports", "--profile", "minimal", "--bound-to", str(os.getpid())]
+    started = subprocess.run(
+        [*command, "up", *choices, "--data-dir", str(folder)],
+        check=False,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "PAYHUB_ZEEBE_ADDRESS": zeebe_address, "PAYHUB_DATABASE_URL": database_server},
+    )
+    assert started.returncode == 0, started.stderr
+    state = load_state(folder)
+    assert state is not None
+    yield state.address("elasticsearch")
+    subprocess.run([*command, "down", "--data-dir", str(folder)], check=True)
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="session")
