@@ -106,3 +106,10 @@ def instant(text: str) -> datetime:
     if not _EARLIEST <= found <= _LATEST:
         raise ValueError(f"an instant from {_EARLIEST.year} to {_LATEST.year}")
     return found
+
+
+def reason(text: str) -> str:
+    """Why something is done by hand: a printable line that says something."""
+    if not text.strip() or len(text) > 500 or not text.isprintable():
+        raise ValueError("a reason is one line of 1 to 500 printable characters")
+    return text

@@ -122,7 +122,8 @@ _ALL_STANDARDS: Final = (
 )
 _ALL_ORIGINATION: Final = (
     "SELECT s.merchant_id, (date_trunc('month', c.signed_at AT TIME ZONE %(zone)s))::date AS month, "
-    "sum(c.amount)::bigint FROM disbursement.credit c JOIN disbursement.store s ON s.tenant_id = c.tenant_id AND s.id = c.store_id "
+    "sum(c.amount)::bigint FROM disbursement.credit c JOIN disbursement.store s "
+    "ON s.tenant_id = c.tenant_id AND s.id = c.store_id "
     "WHERE c.tenant_id = %(tenant)s GROUP BY 1, 2"
 )
 _TENANTS: Final = "SELECT DISTINCT tenant_id FROM disbursement.payment_option WHERE auto_update ORDER BY tenant_id"
