@@ -58,7 +58,7 @@ async def open_api(engine: Engine) -> AsyncIterator[Service]:
     """The HTTP interface, and a relay for what its requests leave to the engine."""
     settings, verifier = read(DisbursementSettings), TokenVerifier(read(TokenSettings))
     async with _database() as statements:
-        app = disbursement_app(statements, verifier, {"database": statements.ping})
+        app = disbursement_app(statements, verifier, {"database": statements.ping}, settings.defaults())
         yield Service(app, loops=[_relay(statements, engine, settings)])
 
 
