@@ -19,6 +19,7 @@ from typing import Any, Final, LiteralString
 from connectors.stp.callbacks import Callbacks
 from connectors.stp.deposit_store import deposit_id
 from connectors.stp.deposits import DEPOSIT, Deposits
+from connectors.stp.model import OrderState
 from connectors.stp.orders import CallbackResult
 from connectors.stp.wire import MalformedCallback, read_deposit, read_status
 from hub.statements import Statements
@@ -55,6 +56,10 @@ _OF_KEY: Final = """
     """
 _DEPOSITS: Final = """
     SELECT payment_id, tenant_id, decision, answer FROM stp.deposit WHERE payment_id = ANY (CAST(%(ids)s AS text[]))
+    """
+_SEEN: Final = """
+    SELECT payment_id, state, min(observed_at) FROM stp.observation
+     WHERE payment_id = ANY (CAST(%(ids)s AS text[])) AND state IS NOT NULL GROUP BY payment_id, state
     """
 _SENDS_UNDER: Final = """
     SELECT EXISTS (SELECT FROM stp.stp_order WHERE company = %(company)s AND tenant_id = %(tenant)s)
@@ -131,7 +136,7 @@ class Read:
 
     key: str | None = None
     company: str | None = None
-    state: str | None = None
+    state: OrderState | None = None
     deposit: PaymentId | None = None
 
 
@@ -183,6 +188,7 @@ class CallbackLog:
         """Those rows that are this tenant's."""
         said = [_read(row[1], bytes(row[2])) for row in rows]
         deposits = await self._deposits([one.deposit for one in said if one.deposit is not None])
+        seen = await self._seen({row[8] for row in rows if row[7] == CallbackResult.UNCHANGED and row[8]})
         known = []
         for row, read in zip(rows, said, strict=True):
             deposit = deposits.get(read.deposit) if read.deposit else None
@@ -191,13 +197,21 @@ class CallbackLog:
                 continue
             if owner is not None and owner != tenant:
                 continue
-            known.append(_logged(row, read, deposit))
+            known.append(_logged(row, read, deposit, seen.get(row[8], ())))
         return iter(known)
 
     async def _deposits(self, ids: Sequence[PaymentId]) -> Mapping[PaymentId, Any]:
         if not ids:
             return {}
         return {row[0]: row for row in await self._database.rows(_DEPOSITS, {"ids": list(ids)})}
+
+    async def _seen(self, ids: set[str]) -> Mapping[str, Sequence[tuple[OrderState, datetime]]]:
+        """Which states these orders came to be known in, and when first."""
+        found: dict[str, list[tuple[OrderState, datetime]]] = {}
+        if ids:
+            for payment_id, state, at in await self._database.rows(_SEEN, {"ids": sorted(ids)}):
+                found.setdefault(payment_id, []).append((OrderState(state), at))
+        return found
 
     async def _sends_under(self, tenant: TenantId, company: str) -> bool:
         """Whether this tenant has orders under this company; remembered for a minute."""
@@ -237,7 +251,9 @@ def _read(kind: str, body: bytes) -> Read:
         return Read()
 
 
-def _logged(row: Sequence[Any], read: Read, deposit: Sequence[Any] | None) -> LoggedCallback:
+def _logged(
+    row: Sequence[Any], read: Read, deposit: Sequence[Any] | None, seen: Sequence[tuple[OrderState, datetime]]
+) -> LoggedCallback:
     callback_id, kind, body, times, received_at, last_received_at, handled_at, result, payment_id = row[:9]
     tracking_key, state = row[10:12]
     outcome = CallbackResult(result) if result else None
@@ -252,7 +268,7 @@ def _logged(row: Sequence[Any], read: Read, deposit: Sequence[Any] | None) -> Lo
         last_received_at=last_received_at,
         handled_at=handled_at,
         result=outcome,
-        match=_match(outcome, read, state),
+        match=_match(outcome, read.state, [known for known, at in seen if at < received_at]),
         payment_id=payment_id,
         tracking_key=tracking_key or read.key,
         state=state,
@@ -260,11 +276,13 @@ def _logged(row: Sequence[Any], read: Read, deposit: Sequence[Any] | None) -> Lo
     )
 
 
-def _match(result: CallbackResult | None, read: Read, state: str | None) -> Match:
+def _match(result: CallbackResult | None, said: OrderState | None, known: Sequence[OrderState]) -> Match:
+    """`known`: the states that the order was known to have come to when this arrived."""
     if result is None:
         return Match.WAITING
     if result is CallbackResult.UNCHANGED:
-        return Match.DUPLICATE if read.state is None or read.state == state else Match.OUT_OF_ORDER
+        overtaken = said is not None and any(said in OrderState.before(state) for state in known)
+        return Match.OUT_OF_ORDER if overtaken else Match.DUPLICATE
     if result is CallbackResult.UNKNOWN_ORDER:
         return Match.UNKNOWN
     return Match.UNREADABLE if result is CallbackResult.MALFORMED else Match.FOUND

@@ -198,8 +198,9 @@ class NewBulk:
 class BulkStore:
     """Bulk operations, their approvals and items."""
 
-    def __init__(self, database: Statements) -> None:
+    def __init__(self, database: Statements, lease: float = LEASE) -> None:
         self.database = database
+        self._lease = lease
 
     # --- asking ---
 
@@ -310,7 +311,7 @@ class BulkStore:
     # --- running ---
 
     async def lease(self, most: int) -> list[Item] | None:
-        """Items of one operation that may begin now, ours for `LEASE` seconds. Nothing when no operation may."""
+        """Items of one operation that may begin now, ours until the lease ends. Nothing when no operation may."""
         async with self.database.connection() as connection, connection.transaction():
             row = await (await connection.execute(_NEXT)).fetchone()
             if row is None:
@@ -318,7 +319,7 @@ class BulkStore:
             bulk_id, per_second, at_once, waited, under_way = row
             allowed = 1 + int(min(waited, 0.5) * per_second)
             take = max(0, min(most, at_once - under_way, allowed))
-            given = {"id": bulk_id, "take": take, "lease": LEASE}
+            given = {"id": bulk_id, "take": take, "lease": self._lease}
             rows = await (await connection.execute(_TAKE, given)).fetchall() if take else []
             # An operation that has nothing to begin right now lets others go first.
             seconds = len(rows) / per_second if rows else 0.5
@@ -363,12 +364,12 @@ class BulkStore:
         return [(row[0], TenantId(row[1])) for row in await (await connection.execute(_COMPLETE)).fetchall()]
 
     async def left(self, most: int) -> list[Item]:
-        """Items of cancelled operations that a worker was making when it died; ours for `LEASE` seconds."""
+        """Items of cancelled operations that a worker was making when it died; ours until the lease ends."""
         async with self.database.connection() as connection, connection.transaction():
             row = await (await connection.execute(_LEFT)).fetchone()
             if row is None:
                 return []
-            given = {"id": row[0], "take": most, "lease": LEASE}
+            given = {"id": row[0], "take": most, "lease": self._lease}
             return [_item(row[0], one) for one in await (await connection.execute(_TAKE, given)).fetchall()]
 
 
