@@ -17,6 +17,7 @@ import typer
 
 from hub.commands.audit import audit_app
 from hub.commands.ledger import ledger_app
+from hub.commands.reconcile import reconcile
 from hub.commands.stp import stp_app
 from hub.connector import OpenService
 from hub.settings import EngineSettings, read
@@ -41,6 +42,8 @@ for name, group in {
     "payment": payment_app,
 }.items():
     app.add_typer(group, name=name)
+
+app.command("reconcile")(reconcile)
 
 
 def _stack_commands() -> None:

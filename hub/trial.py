@@ -16,6 +16,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ class _Kept:
     running: asyncio.subprocess.Process | None = None
     keeper: asyncio.Task[None] | None = None
     deaths: int = 0
+
+
+class Disagreement(Exception):
+    """Ledger, scheme book and engine do not say the same of a payment."""
 
 
 @dataclass
@@ -93,8 +98,24 @@ class TrialHub:
             )
             try:
                 yield hub
+                await hub.prove()
             finally:
                 await hub.stop_all()
+
+    async def prove(self) -> None:
+        """Compare ledger, scheme book and engine for every payment so far. Raises `Disagreement`."""
+        from hub.statements import open_statements  # noqa: PLC0415
+        from operations_app.truth import Truth  # noqa: PLC0415 -- only who proves carries it
+
+        is_ours = self.environment.get("PAYHUB_AMS_BACKEND", "ledger") == "ledger"
+        async with (
+            open_statements(self.environment["PAYHUB_DATABASE_URL"], 1) as database,
+            open_statements(self.environment["PAYHUB_LEDGER_DATABASE_URL"], 1) as ledger,
+        ):
+            truth = Truth(database, ledger if is_ours else None, None)
+            report = await truth.check(datetime(2000, 1, 1, tzinfo=UTC), datetime.now(UTC) + timedelta(days=1))
+        if not report.agree:
+            raise Disagreement(str(report))
 
     async def start_all(self, fail_at: Mapping[str, Sequence[str]] | None = None) -> None:
         """Start every process and wait until each is ready. `fail_at`: process name → failpoints, one per life."""
