@@ -15,6 +15,9 @@ from ledger.disbursement.model import Frequency, Trigger
 from ledger.disbursement.runs import RUN_REQUESTED
 from ledger.disbursement.updates import STORE_DUE, TRANSFER_DECIDED
 
+LEDGER_TIMEOUT: Final = timedelta(seconds=20)
+"""Nothing here asks anybody but our own database and engine, which answer or refuse sooner than this."""
+
 LEDGER_ATTEMPTS: Final = 960
 """Most of a day of the ledger being away before an operator sees an incident, as with the accounts of customers."""
 
@@ -52,6 +55,7 @@ class CollectUpdates(Job[Collected]):
     """Make one transfer of a store's pending updates (L27 to L31); the fence: one process instance has it for ever."""
 
     job_type: ClassVar[str] = "disbursement.collect-updates"
+    timeout: ClassVar[timedelta] = LEDGER_TIMEOUT
     attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
@@ -71,6 +75,7 @@ class SettleDecision(Job[DecisionSettled]):
     """Look at what a person decided about a transfer that waits; cancel it when nobody did in time (L23, H3)."""
 
     job_type: ClassVar[str] = "disbursement.settle-decision"
+    timeout: ClassVar[timedelta] = LEDGER_TIMEOUT
     attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
@@ -83,6 +88,7 @@ class RecordSent(Job[Result]):
     """STP took the order: the transfer is in transit (L24)."""
 
     job_type: ClassVar[str] = "disbursement.record-sent"
+    timeout: ClassVar[timedelta] = LEDGER_TIMEOUT
     attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
@@ -93,6 +99,7 @@ class RecordOutcome(Job[Result]):
     """How the transfer ended, with all that follows for its updates and the store's balance (L35 to L38, L44)."""
 
     job_type: ClassVar[str] = "disbursement.record-outcome"
+    timeout: ClassVar[timedelta] = LEDGER_TIMEOUT
     attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
@@ -106,6 +113,7 @@ class ReportTransfer(Job[Result]):
     """Tell the merchant what a transfer paid, or that it came back (L56)."""
 
     job_type: ClassVar[str] = "disbursement.report-transfer"
+    timeout: ClassVar[timedelta] = LEDGER_TIMEOUT
     attempts: ClassVar[int] = LEDGER_ATTEMPTS
 
     payment_id: PaymentId
@@ -128,6 +136,7 @@ class PlanRuns(Job[Planned]):
     """Make the runs that are due by their schedules, and take the next open one."""
 
     job_type: ClassVar[str] = "disbursement.plan-runs"
+    timeout: ClassVar[timedelta] = LEDGER_TIMEOUT
 
 
 class DueStore(BaseModel):
@@ -150,6 +159,7 @@ class SelectStores(Job[Selected]):
     """Look at the next page of a run's stores and keep the verdict on each, the skipped ones' too."""
 
     job_type: ClassVar[str] = "disbursement.select-stores"
+    timeout: ClassVar[timedelta] = LEDGER_TIMEOUT
 
     run_id: str
     after_store: str | None = None
@@ -159,6 +169,7 @@ class RequestDisbursement(Job[Result]):
     """Ask for the payment of one store of a run; asked again it is the same payment."""
 
     job_type: ClassVar[str] = "disbursement.request-disbursement"
+    timeout: ClassVar[timedelta] = LEDGER_TIMEOUT
 
     run_id: str
     tenant_id: TenantId
@@ -170,6 +181,7 @@ class CloseRun(Job[Result]):
     """Every store of the run was looked at, and every due one asked for."""
 
     job_type: ClassVar[str] = "disbursement.close-run"
+    timeout: ClassVar[timedelta] = LEDGER_TIMEOUT
 
     run_id: str
 

@@ -66,8 +66,10 @@ class Relay:
     async def step(self) -> int:
         """Publish what waits; returns how much it was. Raises `Unavailable`: database or engine away."""
         rows = await self._statements.rows(_LEASE, {"lease": self._lease, "limit": AT_ONCE})
-        failpoint("disbursement.relay.after-lease")
         _waiting.set(len(rows))
+        if not rows:
+            return 0
+        failpoint("disbursement.relay.after-lease")
         left = [Left(*row) for row in sorted(rows)]
         results = await asyncio.gather(*(self._publish(each) for each in left), return_exceptions=True)
         failpoint("disbursement.relay.after-publish")
