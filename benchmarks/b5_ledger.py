@@ -1,9 +1,11 @@
-"""B5: what the book costs, against one plain INSERT and against bare SQL, alternating in one run.
+"""B5: what the book costs: against its own SQL functions, a plain INSERT and bare SQL, alternating in one run.
 
     python -m benchmarks.b5_ledger --database-url postgresql+psycopg://... [--rounds 5] [--operations 400]
                                    [--connections 1 16 64] [--verbs] [--json]
 
-Everything runs over the same client and connections. *plain INSERT* puts one row with a unique key into a log, one
+*the functions themselves* are `ledger.post_one` and `ledger.post_batch`, the statements that our service sends, called
+straight through psycopg over as many connections of their own: what is left is the service written in Python. The rest
+runs over the same client and connections as ours. *plain INSERT* puts one row with a unique key into a log, one
 commit each: the least that any recorded payment costs. *bare transfer* is what a ledger without a service would do: one
 prepared statement that inserts a transfer with a unique key and its two entries and moves two guarded balances, one
 commit each, on tables without history, sequences, outbox, holds, tenants or stored answers. *bare group* is the same
@@ -26,9 +28,9 @@ import statistics
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 import uvloop
@@ -40,7 +42,7 @@ from hub.migrations import migrate
 from hub.money import Money
 from hub.statements import Statements, open_statements
 from ledger.book import Ledger
-from ledger.model import FEE_INCOME, STP_SETTLEMENT, AccountRef, Leg, Post, Receipt
+from ledger.model import FEE_INCOME, STP_SETTLEMENT, AccountRef, Leg, Post, Receipt, asset_of
 from ledger.seed import Seed, seed
 from ledger.verify import verify
 
@@ -52,6 +54,9 @@ PLAIN: Final = "plain INSERT"
 BARE: Final = "bare transfer"
 BARE_GROUP: Final = "bare group of 500"
 GROUP: Final = 500
+COLD, HOT, BATCH = "post, cold", "post, hot", "batch of 500"
+FUNCTION: Final = {COLD: "ledger.post_one, cold", HOT: "ledger.post_one, hot", BATCH: "ledger.post_batch of 500"}
+"""Ours, and the function behind it called straight."""
 
 _TABLES: Final = """
 CREATE TABLE plain_log (id bigserial PRIMARY KEY, key text UNIQUE, account text, amount bigint, at timestamptz);
@@ -72,6 +77,15 @@ _BARE: Final = (
     "c AS (UPDATE bare_balance b SET amount = b.amount + 1000 FROM d WHERE b.account = %(credit)s "
     "RETURNING b.account, b.amount) INSERT INTO bare_entry SELECT t.id, d.account, -1000, d.amount FROM t, d "
     "UNION ALL SELECT t.id, c.account, 1000, c.amount FROM t, c"
+)
+_POST_ONE: Final = (
+    "SELECT refusal, detail, txn_id, booked_at, replayed FROM ledger.post_one(%(book)s, %(operation)s, 'post', "
+    "%(debit)s, %(credit)s, %(asset)s, %(amount)s, %(reference)s, NULL, NULL, 'bench')"
+)
+_POST_BATCH: Final = (
+    "SELECT refusal, detail, txn_id, booked_at, replayed FROM ledger.post_batch(%(books)s::text[], "
+    "%(operations)s::text[], %(debits)s::text[], %(credits)s::text[], %(assets)s::text[], %(amounts)s::bigint[], "
+    "%(references)s::text[], %(nothing)s::text[], %(nothing)s::timestamptz[], 'bench', false)"
 )
 _BARE_GROUP: Final = (
     "WITH r AS (SELECT * FROM unnest(%(keys)s::text[], %(debits)s::int[], %(credits)s::int[]) AS r (key, dr, cr)), "
@@ -147,8 +161,48 @@ def post(
     return operation
 
 
-async def _transfers(statements: Statements, ledger: Ledger, connections: int, names: list[str]) -> list[Run]:
-    """The plain INSERT, the bare transfer and ours once each, in a random order."""
+Straight = Callable[[LiteralString, dict[str, Any]], Awaitable[list[Any]]]
+
+
+@asynccontextmanager
+async def straight(url: str, count: int) -> AsyncIterator[Straight]:
+    """Runs a statement on one of as many connections of psycopg's own, each statement its own transaction."""
+    free: asyncio.Queue[psycopg.AsyncConnection[Any]] = asyncio.Queue()
+    async with AsyncExitStack() as opened:
+        for _ in range(count):
+            connection = await psycopg.AsyncConnection.connect(_plain(url), autocommit=True)
+            free.put_nowait(await opened.enter_async_context(connection))
+
+        async def run(statement: LiteralString, values: dict[str, Any]) -> list[Any]:
+            connection = await free.get()
+            try:
+                return await (await connection.execute(statement, values)).fetchall()
+            finally:
+                free.put_nowait(connection)
+
+        yield run
+
+
+def post_straight(
+    call: Straight, mark: str, debit: Callable[[str], AccountRef], credit: Callable[[str], AccountRef]
+) -> Operation:
+    """The operation that calls `ledger.post_one` itself once per name."""
+
+    async def operation(name: str) -> None:
+        values = {"book": BOOK, "operation": f"{name}:{mark}", "debit": str(debit(name)), "credit": str(credit(name))}
+        found = await call(
+            _POST_ONE, {**values, "asset": asset_of(AMOUNT.currency), "amount": AMOUNT.minor, "reference": name}
+        )
+        if found[0][0] is not None:
+            raise SystemExit(f"ledger.post_one refused: {found[0][0]}")
+
+    return operation
+
+
+async def _transfers(
+    statements: Statements, call: Straight, ledger: Ledger, connections: int, names: list[str]
+) -> list[Run]:
+    """The plain INSERT, the bare transfer, the functions and ours once each, in a random order."""
 
     async def plain(name: str) -> None:
         await statements.rows(_INSERT, {"key": name, "account": str(customer(name))})
@@ -160,15 +214,17 @@ async def _transfers(statements: Statements, ledger: Ledger, connections: int, n
     operations: list[tuple[str, Operation]] = [
         (PLAIN, plain),
         (BARE, bare),
-        ("post, cold", post(ledger, "cold", customer, lambda name: customer(name, 1))),
-        ("post, hot", post(ledger, "hot", lambda _: STP_SETTLEMENT, lambda _: FEE_INCOME)),
+        (COLD, post(ledger, "cold", customer, lambda name: customer(name, 1))),
+        (HOT, post(ledger, "hot", lambda _: STP_SETTLEMENT, lambda _: FEE_INCOME)),
+        (FUNCTION[COLD], post_straight(call, "function-cold", customer, lambda name: customer(name, 1))),
+        (FUNCTION[HOT], post_straight(call, "function-hot", lambda _: STP_SETTLEMENT, lambda _: FEE_INCOME)),
     ]
     random.SystemRandom().shuffle(operations)
     return [await burst(verb, connections, names, operation) for verb, operation in operations]
 
 
-async def _groups(statements: Statements, ledger: Ledger, names: list[str]) -> list[Run]:
-    """The bare group and `post_batch`, over one connection."""
+async def _groups(statements: Statements, call: Straight, ledger: Ledger, names: list[str]) -> list[Run]:
+    """The bare group, the function and `post_batch`, each over one connection."""
     parts = [names[place : place + GROUP] for place in range(0, len(names), GROUP)]
 
     async def bare(part: str) -> None:
@@ -186,7 +242,25 @@ async def _groups(statements: Statements, ledger: Ledger, names: list[str]) -> l
         if not all(isinstance(outcome, Receipt) for outcome in outcomes):
             raise SystemExit("a batch was refused")
 
-    operations: list[tuple[str, Operation]] = [(BARE_GROUP, bare), ("batch of 500", ours)]
+    async def function(part: str) -> None:
+        names = parts[int(part)]
+        found = await call(
+            _POST_BATCH,
+            {
+                "books": [BOOK] * len(names),
+                "operations": [f"{name}:function-batch" for name in names],
+                "debits": [str(customer(name)) for name in names],
+                "credits": [str(customer(name, 1)) for name in names],
+                "assets": [asset_of(AMOUNT.currency)] * len(names),
+                "amounts": [AMOUNT.minor] * len(names),
+                "references": names,
+                "nothing": [None] * len(names),
+            },
+        )
+        if any(answer[0] is not None for answer in found):
+            raise SystemExit("ledger.post_batch refused")
+
+    operations: list[tuple[str, Operation]] = [(BARE_GROUP, bare), (FUNCTION[BATCH], function), (BATCH, ours)]
     random.SystemRandom().shuffle(operations)
     numbers = [str(number) for number in range(len(parts))]
     return [(await burst(verb, 1, numbers, operation)).times(GROUP) for verb, operation in operations]
@@ -225,19 +299,19 @@ async def measure(
     found: list[dict[str, Any]] = []
     async with bench_book(server_url) as url:
         for count in connections:
-            async with open_statements(url, count) as statements:
+            async with open_statements(url, count) as statements, straight(url, count) as call:
                 ledger, kept = Ledger(statements), list[list[Run]]()
                 for number in range(rounds + 1):
                     names = new_names(operations)
-                    runs = await _transfers(statements, ledger, count, names)
+                    runs = await _transfers(statements, call, ledger, count, names)
                     runs += await _verbs(ledger, count, names) if verbs else []
                     if number:  # the first one warms up
                         kept.append(runs)
             found += _summary(kept)
-        async with open_statements(url, 1) as statements:
+        async with open_statements(url, 1) as statements, straight(url, 1) as call:
             ledger, kept = Ledger(statements), []
             for number in range(rounds + 1):
-                runs = await _groups(statements, ledger, new_names(4 * GROUP))
+                runs = await _groups(statements, call, ledger, new_names(4 * GROUP))
                 if number:
                     kept.append(runs)
         found += _summary(kept)
@@ -258,7 +332,7 @@ def _summary(rounds: list[list[Run]]) -> list[dict[str, Any]]:
     for verb in sorted(by_round[0], key=lambda name: (order.index(name) if name in order else len(order), name)):
         runs = [one[verb] for one in by_round]
         middle = Run(verb, runs[0].connections, *(float(statistics.median(column)) for column in _columns(runs)))
-        limits = {"plain": PLAIN, "bare": BARE, "bare_group": BARE_GROUP}
+        limits = {"plain": PLAIN, "bare": BARE, "bare_group": BARE_GROUP, "function": FUNCTION.get(verb, "")}
         rows.append(
             {**asdict(middle), **{f"of_{name}": ratio(by_round, verb, limit) for name, limit in limits.items()}}
         )
@@ -318,7 +392,17 @@ def show(result: dict[str, Any]) -> None:
         f"load before {result['load_before']:.1f})"
     )
     table = Table(title=title)
-    for column in ("verb", "connections", "per second", "CPU us/op", "p50 ms", "p99 ms", "of plain", "of bare"):
+    for column in (
+        "verb",
+        "connections",
+        "per second",
+        "CPU us/op",
+        "p50 ms",
+        "p99 ms",
+        "of plain",
+        "of bare",
+        "of function",
+    ):
         table.add_column(column, justify="left" if column == "verb" else "right")
     for row in result["verbs"]:
         table.add_row(
@@ -330,6 +414,7 @@ def show(result: dict[str, Any]) -> None:
             f"{row['p99_ms']:.1f}",
             spread(row["of_plain"]),
             spread(row["of_bare"] or row["of_bare_group"]),
+            spread(row["of_function"]),
         )
     Console().print(table)
 
