@@ -74,7 +74,7 @@ async def merchants(lender) -> Merchants:
 
 
 @pytest.fixture
-async def chain(lender, merchants) -> Merchants:
+async def chain(lender, merchants):
     """A merchant, its store and its option, each validated, and the account authenticated."""
     options = Options(lender.statements)
     await merchants.add_store(lender.name, new_store(), ACCOUNT, actor="operator")
@@ -205,8 +205,8 @@ async def test_the_database_and_the_rule_agree_on_what_applies(lender):  # L49
 
 
 async def test_a_store_needs_its_merchant_and_an_option_its_store(lender, merchants):  # L51
+    stray, other = replace(new_store(), merchant_id="nobody"), replace(ACCOUNT, clabe="646180157000000020")
     with pytest.raises(MerchantUnknown):
-        stray = replace(new_store(), merchant_id="nobody")
         await merchants.add_store(lender.name, stray, ACCOUNT, actor="operator")
     with pytest.raises(StoreUnknown):
         await Options(lender.statements).add(lender.name, option(store_id="centro"), actor="operator")
@@ -216,7 +216,6 @@ async def test_a_store_needs_its_merchant_and_an_option_its_store(lender, mercha
     with pytest.raises(AlreadyExists):
         await merchants.add(lender.name, Merchant("muebles", "Other", "MUE010101AAA"), actor="operator")
     with pytest.raises(AlreadyExists):
-        other = replace(ACCOUNT, clabe="646180157000000020")
         await merchants.add_store(lender.name, new_store(), other, actor="operator")
 
 
@@ -249,19 +248,19 @@ async def test_validation_goes_from_the_option_to_the_store_to_the_merchant(lend
 @pytest.mark.parametrize(
     ("edit", "left"),
     [
-        (lambda merchants, options, tenant: options.edit(tenant, "six", {"priority": 2}, actor="a"), (False,) * 3),
+        (lambda _, options, tenant: options.edit(tenant, "six", {"priority": 2}, actor="a"), (False,) * 3),
         (
-            lambda merchants, options, tenant: merchants.edit_store(tenant, "centro", {"name": "Sur"}, actor="a"),
+            lambda merchants, _, tenant: merchants.edit_store(tenant, "centro", {"name": "Sur"}, actor="a"),
             (True, False, False),
         ),
         (
-            lambda merchants, options, tenant: merchants.add_account(
+            lambda merchants, _, tenant: merchants.add_account(
                 tenant, "centro", replace(ACCOUNT, clabe="646180157000000020"), actor="a"
             ),
             (True, False, False),
         ),
         (
-            lambda merchants, options, tenant: merchants.edit(tenant, "muebles", {"name": "Sur"}, actor="a"),
+            lambda merchants, _, tenant: merchants.edit(tenant, "muebles", {"name": "Sur"}, actor="a"),
             (True, True, False),
         ),
     ],
@@ -332,8 +331,8 @@ async def test_a_store_that_is_being_paid_is_not_edited(lender, chain):
     transfer = await lender.collected(store="centro")
     with pytest.raises(TransferOpen):
         await chain.edit_store(lender.name, "centro", {"name": "Sur"}, actor="operator")
+    other = replace(ACCOUNT, clabe="646180157000000020")
     with pytest.raises(TransferOpen):
-        other = replace(ACCOUNT, clabe="646180157000000020")
         await chain.add_account(lender.name, "centro", other, actor="operator")
     assert await validated(lender) == (True, True, True)
     assert await lender.status(transfer) == "WAITING_FOR_CONFIRMATION"
