@@ -7,11 +7,12 @@ operator log), `ledger` (the book), `journal` (the operator log), `engine`, `set
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, Depends, FastAPI, Request
+from fastapi.responses import JSONResponse
 
-from hub.api import Verifier, build_app
+from hub.api import Caller, Verifier, build_app, caller
 from hub.connector import Probe
 from hub.messages import Engine
 from hub.statements import Statements
@@ -22,6 +23,7 @@ from operations_app.bulk.api import router as bulk
 from operations_app.callbacks import router as callbacks
 from operations_app.compat import router as compat
 from operations_app.cursors import PREFIX, Cursors, only_known_parameters
+from operations_app.description import describe, operation_id
 from operations_app.disbursements import router as disbursements
 from operations_app.export import router as export
 from operations_app.health import router as health
@@ -46,8 +48,8 @@ SLICES: Final[tuple[APIRouter, ...]] = (
     disbursements,
     reveal,
     health,
-    compat,
 )
+"""What lies under `/api/v1`."""
 
 
 def operations_app(
@@ -73,6 +75,21 @@ def operations_app(
     app.state.settings = settings
     app.state.search_secret = search_secret
     app.state.cursors = Cursors(settings.cursor_secret.get_secret_value().encode())
-    for router in SLICES:
-        app.include_router(router, prefix=PREFIX, dependencies=[Depends(only_known_parameters)])
+    for router, prefix in (*((one, PREFIX) for one in (*SLICES, own)), (compat, "")):
+        app.include_router(
+            router,
+            prefix=prefix,
+            dependencies=[Depends(only_known_parameters)],
+            generate_unique_id_function=operation_id,
+        )
+    describe(app, (*SLICES, own, compat))
     return app
+
+
+own = APIRouter(tags=["description"])
+
+
+@own.get("/openapi.json", response_class=JSONResponse)
+async def openapi_document(request: Request, _: Annotated[Caller, Depends(caller)]) -> JSONResponse:
+    """This description."""
+    return JSONResponse(request.app.openapi())

@@ -142,7 +142,7 @@ class AuditRow(Shown):
             at=body["@timestamp"],
             source=body["source"],
             position=None if position is None else str(position),
-            value=body.get("value"),
+            value=_keys_in_text(body.get("value")),
             **named,
         )
 
@@ -154,6 +154,17 @@ _SHOWN: Final[Mapping[str, str]] = {
     "rejection_reason": "rejectionReason",
     "reason": "reason",
 }
+
+
+def _keys_in_text(value: Any, name: str = "") -> Any:
+    """A record's content with the engine's keys as text: as numbers they lose digits in many a reader."""
+    if isinstance(value, Mapping):
+        return {inner: _keys_in_text(one, str(inner)) for inner, one in value.items()}
+    if isinstance(value, list):
+        return [_keys_in_text(one, name) for one in value]
+    if type(value) is int and (name.endswith(("Key", "Keys")) or abs(value) >= 2**53):
+        return str(value)
+    return value
 
 
 class AuditPage(Shown):

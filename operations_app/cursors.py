@@ -106,7 +106,8 @@ async def only_known_parameters(request: Request) -> None:
 def _parameters_of(request: Request) -> dict[str, bool]:
     """The query parameters that a route is described with, and whether each may stand more than once."""
     paths: dict[str, Any] = request.app.openapi()["paths"]
-    described = paths[PREFIX + request.scope["route"].path][request.method.lower()]
+    path: str = request.scope["route"].path
+    described = paths.get(PREFIX + path, paths.get(path, {})).get(request.method.lower(), {})
     return {
         each["name"]: each["schema"].get("type") == "array"
         for each in described.get("parameters", ())

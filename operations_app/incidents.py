@@ -27,7 +27,7 @@ _PAGE: Final = 1000
 _MOST_PAGES: Final = 10
 """Different messages that are looked through: ten times a thousand."""
 
-_NEWEST_FIRST: Final = ({"createdAt": {"order": "desc"}}, {"incidentKey": {"order": "desc"}})
+NEWEST_FIRST: Final = ({"createdAt": {"order": "desc"}}, {"incidentKey": {"order": "desc"}})
 _UUID: Final = re.compile(r"(?i)\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b")
 _NUMBERED: Final = re.compile(
     r"\*+[0-9A-Za-z]{4}\b|\b(?=[0-9A-Za-z]*[0-9]{3})[0-9A-Za-z]{8,}\b|\b[0-9]+(?:\.[0-9]+)?\b"
@@ -202,7 +202,7 @@ async def incident_page(
     following: Callable[[Sequence[Any]], str],
 ) -> IncidentPage:
     """A page of incidents; `following` writes the cursor of the next one."""
-    page = await views.search(INCIDENTS, who.tenant, filters=filters, sort=_NEWEST_FIRST, size=limit, after=after)
+    page = await views.search(INCIDENTS, who.tenant, filters=filters, sort=NEWEST_FIRST, size=limit, after=after)
     return IncidentPage(
         items=[IncidentShown.of(hit.body) for hit in page.hits],
         total=page.total,

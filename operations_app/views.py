@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from elastic_transport import TransportError
+from elastic_transport import HttpxAsyncHttpNode, TransportError
 from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError, NotFoundError
 
 from exporters.settings import ElasticsearchSettings, ExportSettings
@@ -28,6 +28,7 @@ TRANSFERS: Final = "transfers"
 STEPS: Final = "steps"
 INCIDENTS: Final = "incidents"
 PROCESSES: Final = "processes"
+LINKS: Final = "links"
 
 EVERYBODY: Final = None
 """Instead of a tenant: for drawings, which belong to nobody."""
@@ -94,11 +95,13 @@ class Views:
         sort: Sequence[Mapping[str, Any]],
         size: int,
         after: Sequence[Any] | None = None,
+        skip: int = 0,
         fields: Sequence[str] | None = None,
         count: bool = True,
     ) -> Page:
         """One page in the order of `sort`, which has to end in a field that is unique; `after`: the `sort` of the last
-        hit of the page before. Nothing is scored. `fields`: those of the documents to bring, all if not given.
+        hit of the page before; `skip` so many instead, which Elasticsearch does up to 10,000. Nothing is scored.
+        `fields`: those of the documents to bring, all if not given.
 
         Raises `Unavailable`.
         """
@@ -110,6 +113,8 @@ class Views:
         }
         if after is not None:
             asked["search_after"] = list(after)
+        if skip:
+            asked["from_"] = skip
         if fields is not None:
             asked["source_includes"] = list(fields)
         answer = await self._ask(family, **asked)
@@ -180,7 +185,7 @@ async def open_views(url: str | None = None, prefix: str | None = None) -> Async
     logging.getLogger("elastic_transport.node_pool").setLevel(logging.ERROR)
     client = AsyncElasticsearch(
         url or read(ElasticsearchSettings).url,
-        node_class="httpxasync",  # httpx is here anyway; aiohttp would be a second one of its kind
+        node_class=HttpxAsyncHttpNode,  # httpx is here anyway; aiohttp would be a second one of its kind
         request_timeout=10,
         max_retries=0,
         retry_on_timeout=False,

@@ -13,10 +13,11 @@ from hub.api import Caller, Problem
 from ledger.model import AccountKind, AccountRef, Transaction
 from ledger.queries import LedgerQueries
 from operations_app.access import allowed
+from operations_app.actions.store import ActionStore, Link
 from operations_app.cursors import Cursor, Limit, Paging
 from operations_app.incidents import IncidentPage, incident_page
 from operations_app.transfers.diagram import diagram
-from operations_app.transfers.filters import SORTS, TransferFilter, TransferSearch
+from operations_app.transfers.filters import SORTS, TransferFilter, TransferSearch, any_of
 from operations_app.transfers.ids import Ids, Match
 from operations_app.transfers.records import Accepted, PaymentRecords
 from operations_app.transfers.wire import (
@@ -37,9 +38,10 @@ from operations_app.transfers.wire import (
     TransferShown,
     VariablePage,
     instances_of,
+    money,
     variables_of,
 )
-from operations_app.views import AUDIT, STEPS, TRANSFERS, Body, Views
+from operations_app.views import AUDIT, LINKS, STEPS, TRANSFERS, Body, Views
 from operations_app.views import Query as Clause
 from operations_app.wire import Amount, Shown
 
@@ -57,7 +59,7 @@ LISTED: Final = (
 )
 """What a list shows of a document."""
 
-_OLDEST_FIRST: Final[Sequence[dict[str, Any]]] = (
+OLDEST_FIRST: Final[Sequence[dict[str, Any]]] = (
     {"startedAt": {"order": "asc", "missing": "_last"}},
     {"elementInstanceKey": {"order": "asc"}},
 )
@@ -80,6 +82,11 @@ async def _book(request: Request) -> LedgerQueries:
     return LedgerQueries(request.app.state.ledger)
 
 
+async def _acts(request: Request) -> ActionStore:
+    return ActionStore(request.app.state.database)
+
+
+Acts = Annotated[ActionStore, Depends(_acts)]
 Reading = Annotated[Views, Depends(_views)]
 Records = Annotated[PaymentRecords, Depends(_records)]
 AnyIds = Annotated[Ids, Depends(_ids)]
@@ -243,7 +250,7 @@ async def transfer_steps(
         STEPS,
         who.tenant,
         filters=filters,
-        sort=_OLDEST_FIRST,
+        sort=OLDEST_FIRST,
         size=limit,
         after=cursors.read(request, who, cursor),
         count=False,
@@ -264,7 +271,7 @@ async def transfer_variables(
         STEPS,
         who.tenant,
         filters=[{"term": {"paymentId": payment.payment_id}}, {"exists": {"field": "variableTerms"}}],
-        sort=_OLDEST_FIRST,
+        sort=OLDEST_FIRST,
         size=_SCOPES,
         after=cursors.read(request, who, cursor),
         count=False,
@@ -378,21 +385,51 @@ def _account(ref: AccountRef) -> str:
 
 
 @router.get("/transfers/{payment_id}/links")
-async def transfer_links(who: Reader, payment: Payment, records: Records) -> LinksShown:
-    """What is linked with the payment: its late returns, a deposit's way back, recalls and refunds."""
-    body = payment.body or {}
+async def transfer_links(who: Reader, views: Reading, payment: Payment, records: Records, actions: Acts) -> LinksShown:
+    """What gives the payment's money back, and whose money it gives back: recalls and refunds, late returns, a
+    deposit's way back."""
+    asked = [_by_action(link, payment.payment_id) for link in await actions.links(who.tenant, payment.payment_id)]
+    known = {link.payment_id for link in asked}
+    seen = [link for link in await _seen_links(views, who, payment.payment_id) if link.payment_id not in known]
     late = [
         LinkShown(
-            kind=one.process_id,
-            payment_id=payment.payment_id,
-            process_instance_key=one.process_instance_key,
-            state=one.state,
+            relation="late-return", kind="late-return", process_instance_key=one.process_instance_key, state=one.state
         )
-        for one in instances_of(body)
-        if one.process_id in {"late-return", "recall"} and one.parent_key is None
+        for one in instances_of(payment.body or {})
+        if one.process_id == "late-return"
     ]
-    told = [LinkShown(kind=one["kind"], payment_id=one["paymentId"]) for one in body.get("links", ())]
-    return LinksShown(items=[*told, *late, *await records.links(who.tenant, payment.payment_id)])
+    return LinksShown(items=[*asked, *seen, *late, *await records.links(who.tenant, payment.payment_id)])
+
+
+def _by_action(link: Link, payment_id: str) -> LinkShown:
+    gives = link.linked_payment_id == payment_id
+    return LinkShown(
+        relation="gives-back" if gives else "given-back-by",
+        payment_id=link.payment_id if gives else link.linked_payment_id,
+        action_id=link.action_id,
+        kind=link.kind,
+        state=link.state,
+        money=money(link.amount, link.currency or None),
+    )
+
+
+async def _seen_links(views: Views, who: Caller, payment_id: str) -> list[LinkShown]:
+    """Links that the engine's records name, whoever made them."""
+    page = await views.search(
+        LINKS,
+        who.tenant,
+        filters=[any_of([{"term": {"paymentId": payment_id}}, {"term": {"linkedPaymentId": payment_id}}])],
+        sort=[{"position": "asc"}],
+        size=_SCOPES,
+        count=False,
+    )
+    found: dict[str, LinkShown] = {}
+    for hit in page.hits:
+        own = hit.body["paymentId"] == payment_id
+        gives = (hit.body["relation"] == "GIVES_BACK") == own
+        other = hit.body["linkedPaymentId"] if own else hit.body["paymentId"]
+        found[other] = LinkShown(relation="gives-back" if gives else "given-back-by", payment_id=other)
+    return list(found.values())
 
 
 @router.get(

@@ -182,11 +182,11 @@ class PaymentRecords:
         """Orders at STP that give this deposit back."""
         return [
             LinkShown(
+                relation="given-back-by",
                 kind="deposit-return",
-                payment_id=payment_id,
                 tracking_key=order.tracking_key,
                 state=order.state,
-                amount=order.amount,
+                money=order.amount,
             )
             for order in await self.orders(tenant, payment_id)
             if order.kind == "return"

@@ -426,15 +426,18 @@ class EntriesShown(Shown):
 
 
 class LinkShown(Shown):
-    """A payment, or an order at the scheme, that has to do with a payment."""
+    """Something that has to do with a payment: another payment, a process, or an order at the scheme."""
 
-    kind: str
-    """`late-return`, `deposit-return`, or as the one that links them calls it."""
+    relation: str
+    """What it does: `gives-back` or `given-back-by` (seen from the payment asked for), `late-return`."""
     payment_id: str | None = None
+    action_id: str | None = None
+    """The operator's action that links them."""
+    kind: str | None = None
+    state: str | None = None
+    money: Amount | None = None
     process_instance_key: str | None = None
     tracking_key: str | None = None
-    state: str | None = None
-    amount: Amount | None = None
 
 
 class LinksShown(Shown):
