@@ -1,9 +1,11 @@
 """The operations view: what operators see, folded from the engine's records into full-state documents.
 
-    transfers   one per payment: parties, money, rail, outcome, where it stands, what is open
-    steps       one per element instance, process instances included, each with its own variables and their history
-    incidents   one per incident
-    processes   one per deployed version of a drawing, with its XML
+    transfers      one per payment: parties, money, rail, outcome, where it stands, what is open
+    steps          one per element instance, process instances included, each with its own variables and their history
+    incidents      one per incident
+    disbursements  one per disbursement of a store: whose, why, how much, how it ended
+    links          one per pair of payments of which a process of the one names the other
+    processes      one per deployed version of a drawing, with its XML
 
 Each document is a function of its own records in their order. It carries the version of the last of them and refuses
 whatever is not newer, so reading records again changes nothing. For that a record may look at nothing but the document
@@ -32,13 +34,28 @@ TRANSFERS: Final = "transfers"
 STEPS: Final = "steps"
 INCIDENTS: Final = "incidents"
 PROCESSES: Final = "processes"
+DISBURSEMENTS: Final = "disbursements"
+LINKS: Final = "links"
+BATCHES: Final = "batches"
+"""Of a later stage: nothing is folded into it yet."""
 DIRECTORY: Final = "operations-directory"
 
 HISTORY: Final = 20
 """Earlier values kept of a variable; a payment that asks for its order every minute would grow without end."""
 
-_DIRECTIONS: Final = {"payer-transfer": "OUTGOING", "payee-transfer": "INCOMING"}
-_RECORDS_OUTCOME: Final = "channel.record-outcome"
+_DIRECTIONS: Final = {"payer-transfer": "OUTGOING", "payee-transfer": "INCOMING", "disbursement": "OUTGOING"}
+_DISBURSEMENT: Final = "disbursement"
+_DISBURSES: Final = frozenset({_DISBURSEMENT, "late-return"})
+"""Processes that change a disbursement; a late return does when there is one, and never begins it."""
+_RECORDS_DISBURSEMENT: Final = "disbursement.record-outcome"
+_RECORDS_OUTCOME: Final = frozenset({"channel.record-outcome", _RECORDS_DISBURSEMENT})
+_LINKS: Final = {"linked_payment_id": "GIVES_BACK_BY", "original_payment_id": "GIVES_BACK"}
+"""Variables that name another payment, and what that one is to this."""
+_ON_DISBURSEMENT: Final[Mapping[str, tuple[str, type]]] = {
+    "amount": ("amount", int),
+    "currency": ("currency", str),
+    "next_step": ("nextStep", str),
+}
 _OUTCOME: Final = frozenset({"outcome", "reason", "reason_detail"})
 _SHOWN: Final[Mapping[str, tuple[str, type]]] = {
     "amount": ("amount", int),
@@ -128,6 +145,8 @@ class OperationsFold:
                     yield ref
             if (transfer := transfer_ref(self._identity(record, starting, key))) is not None:
                 yield transfer
+                if record.value.get("bpmnProcessId") in _DISBURSES:
+                    yield Ref(DISBURSEMENTS, transfer.id)
 
     def _identity(self, record: Record, starting: Mapping[str, Identity], key: int) -> Identity | None:
         return starting.get(record.id_of(key)) or self._directory.known(record, key)
@@ -140,6 +159,8 @@ class OperationsFold:
             yield Ref(STEPS, record.id_of(instance_key(record, "flowScopeKey") if flow else record.key))
         elif kind == "VARIABLE":
             yield Ref(STEPS, record.id_of(instance_key(record, "scopeKey")))
+            if record.value.get("name") in _LINKS:
+                yield Ref(LINKS, record.id_of(record.key))
         elif kind == "JOB":
             yield Ref(STEPS, record.id_of(instance_key(record, "elementInstanceKey")))
         elif kind == "INCIDENT":
@@ -185,7 +206,20 @@ class OperationsFold:
                 transfer["acceptedAt"] = record.at
                 self._name_transfer(transfer, record, variables)
 
+        if value["bpmnProcessId"] == _DISBURSEMENT:
+            self._change_disbursement(record, identity, lambda body: _name_disbursement(body, record), begins=True)
         return self._change_transfer(record, identity, begin)
+
+    def _change_disbursement(
+        self, record: Record, identity: Identity | None, change: Callable[[Body], None], *, begins: bool = False
+    ) -> None:
+        """Change the disbursement that an instance carries out, if it does; only its own start begins one."""
+        transfer = transfer_ref(identity)
+        if transfer is None or record.value.get("bpmnProcessId") not in _DISBURSES:
+            return
+        ref = Ref(DISBURSEMENTS, transfer.id)
+        if begins or self.documents.get(ref) is not None:
+            self._change(ref, record, identity, _new_disbursement, change)
 
     def _name_transfer(self, transfer: Body, record: Record, variables: Mapping[str, Any]) -> None:
         process = record.value["bpmnProcessId"]
@@ -244,6 +278,8 @@ class OperationsFold:
         changed = self._change(step, record, identity, _new_step, lambda body: _move_step(body, record, identity))
         if record.intent not in _MOVES_TRANSFER and record.value["bpmnElementType"] != "PROCESS":
             return changed
+        if record.intent in _ELEMENT_ENDS:
+            self._change_disbursement(record, identity, lambda body: _end_on_disbursement(body, record))
         return self._change_transfer(record, identity, lambda body: self._move_transfer(body, record)) or changed
 
     def _move_transfer(self, transfer: Body, record: Record) -> None:
@@ -277,6 +313,11 @@ class OperationsFold:
         step = Ref(STEPS, record.id_of(value["scopeKey"]))
         changed = self._change(step, record, identity, _new_scope, lambda body: _set_variable(body, record))
         name = value["name"]
+        if name in _OUTCOME or name in _ON_DISBURSEMENT:
+            self._change_disbursement(record, identity, lambda body: _set_on_disbursement(body, record))
+        if name in _LINKS and identity is not None and isinstance(other := from_json(value["value"]), str):
+            link = Ref(LINKS, record.id_of(record.key))
+            self._change(link, record, identity, _new_link, lambda body: _point_link(body, other))
         if name not in _OUTCOME and name not in _SHOWN and name != "duplicate":
             return changed
         return self._change_transfer(record, identity, lambda body: _set_on_transfer(body, record)) or changed
@@ -289,7 +330,9 @@ class OperationsFold:
         changed = self._change(step, record, identity, _new_step, lambda body: _move_job(body, record))
         if record.intent in _TRIED:
             return self._change_transfer(record, identity, _count_attempt) or changed
-        if record.intent == "COMPLETED" and value["type"] == _RECORDS_OUTCOME:
+        if record.intent == "COMPLETED" and value["type"] in _RECORDS_OUTCOME:
+            if value["type"] == _RECORDS_DISBURSEMENT:
+                self._change_disbursement(record, identity, lambda body: _record_outcome(body, record))
             return self._change_transfer(record, identity, lambda body: _record_outcome(body, record)) or changed
         return changed
 
@@ -318,7 +361,7 @@ class OperationsFold:
 
 def _begins(record: Record, ref: Ref) -> bool:
     """Whether a record is the first of a document. Of a process it is none: variables may come before it."""
-    if ref.family == INCIDENTS:
+    if ref.family in {INCIDENTS, LINKS}:
         return record.intent == "CREATED"
     return record.intent == "ELEMENT_ACTIVATING" and record.value.get("bpmnElementType") != "PROCESS"
 
@@ -366,6 +409,52 @@ def _new_transfer(record: Record, identity: Identity | None) -> Body:  # noqa: A
         "outcomes": [],
         "fold": {"active": {}, "outcomes": {}},
     }
+
+
+def _new_disbursement(record: Record, identity: Identity | None) -> Body:
+    assert identity is not None  # noqa: S101 -- there is no disbursement without one
+    return {
+        "paymentId": identity.payment_id,
+        "tenantId": identity.tenant_id,
+        "processInstanceKey": str(record.value["processInstanceKey"]),
+        "state": TransferState.PENDING.value,
+        "processState": "ACTIVE",
+        "startedAt": record.at,
+        "outcomes": [],
+        "fold": {"outcomes": {}},
+    }
+
+
+def _name_disbursement(disbursement: Body, record: Record) -> None:
+    variables: Mapping[str, Any] = record.value.get("variables") or {}
+    for variable, column in (("store_id", "storeId"), ("trigger", "trigger"), ("run_id", "runId")):
+        if isinstance(value := variables.get(variable), str):
+            disbursement[column] = value
+
+
+def _set_on_disbursement(disbursement: Body, record: Record) -> None:
+    name, scope = record.value["name"], str(record.value["scopeKey"])
+    value = _plain(record.value["value"])
+    if name in _OUTCOME:
+        disbursement["fold"]["outcomes"].setdefault(scope, {})[name] = value
+        return
+    column, kind = _ON_DISBURSEMENT[name]
+    if type(value) is kind and scope == disbursement["processInstanceKey"]:
+        disbursement[column] = value
+
+
+def _end_on_disbursement(disbursement: Body, record: Record) -> None:
+    disbursement["fold"]["outcomes"].pop(str(record.key), None)
+    if str(record.key) == disbursement["processInstanceKey"]:
+        disbursement["processState"], disbursement["endedAt"] = _ELEMENT_ENDS[record.intent], record.at
+
+
+def _new_link(record: Record, identity: Identity | None) -> Body:
+    return {**_owner(record, identity), "relation": _LINKS[record.value["name"]]}
+
+
+def _point_link(link: Body, other: str) -> None:
+    link["linkedPaymentId"] = other[:200]
 
 
 def _new_incident(record: Record, identity: Identity | None) -> Body:

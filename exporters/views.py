@@ -88,6 +88,20 @@ _INCIDENTS: Final = (
     )
     | {"errorMessage": _TEXT | {"fields": {"whole": {"type": "keyword", "ignore_above": 512}}}}
 )
+_DISBURSEMENTS: Final = _COMMON | _fields(
+    words="paymentId tenantId processInstanceKey storeId trigger runId currency nextStep state processState outcome"
+    " reason",
+    numbers="amount",
+    times="startedAt outcomeAt endedAt",
+    texts="reasonDetail",
+    stored="outcomes fold",
+)
+_LINKS: Final = _COMMON | _OWNER | _fields(words="linkedPaymentId relation")
+_BATCHES: Final = _COMMON | _fields(
+    words="batchId tenantId processInstanceKey state fileName fileHash uploadedBy currency",
+    numbers="amount received valid duplicates sent settled failed",
+    times="receivedAt endedAt",
+)
 _PROCESSES: Final = _COMMON | _fields(
     words="processDefinitionKey bpmnProcessId resourceName checksum",
     numbers="version",
@@ -183,6 +197,9 @@ VIEWS: Final[Mapping[str, View]] = {
             operations.STEPS: _STEPS,
             operations.INCIDENTS: _INCIDENTS,
             operations.PROCESSES: _PROCESSES,
+            operations.DISBURSEMENTS: _DISBURSEMENTS,
+            operations.LINKS: _LINKS,
+            operations.BATCHES: _BATCHES,
             operations.DIRECTORY: _DIRECTORY,
         },
         "400ms",

@@ -1,0 +1,157 @@
+"""Disbursements and links between payments in the operations view, told by records as the engine writes them."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+from exporters.pipeline import RawMessage
+from exporters.views import VIEWS
+
+PAYMENT, OTHER = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
+
+
+class Engine:
+    """Writes records one after the other."""
+
+    def __init__(self, log: SimpleNamespace) -> None:
+        self._log = log
+        self.messages: list[RawMessage] = []
+
+    def write(self, value_type: str, intent: str, key: int, **value: Any) -> None:
+        position = len(self.messages) + 1
+        envelope = {
+            "partitionId": 1,
+            "position": position,
+            "key": key,
+            "timestamp": 1_790_000_000_000 + position,
+            "recordType": "EVENT",
+            "valueType": value_type,
+            "intent": intent,
+            "rejectionType": "NULL_VAL",
+            "rejectionReason": "",
+            "sourceRecordPosition": -1,
+            "value": value,
+        }
+        self.messages.append(self._log.message(envelope))
+
+    def start(self, process: str, instance: int, correlation: str, **variables: Any) -> None:
+        self.write(
+            "MESSAGE_START_EVENT_SUBSCRIPTION",
+            "CORRELATED",
+            instance + 1,
+            processInstanceKey=instance,
+            processDefinitionKey=1,
+            bpmnProcessId=process,
+            correlationKey=correlation,
+            variables=variables,
+        )
+
+    def set(self, process: str, instance: int, name: str, value: Any, scope: int | None = None) -> None:
+        self.write(
+            "VARIABLE",
+            "CREATED",
+            instance + 500 + len(self.messages),
+            name=name,
+            value=json.dumps(value),
+            scopeKey=scope or instance,
+            processInstanceKey=instance,
+            bpmnProcessId=process,
+        )
+
+    def job_done(self, process: str, instance: int, job_type: str, element: int) -> None:
+        self.write(
+            "JOB",
+            "COMPLETED",
+            element + 1,
+            type=job_type,
+            retries=1,
+            worker="w",
+            errorMessage="",
+            errorCode="",
+            elementId="x",
+            elementInstanceKey=element,
+            processInstanceKey=instance,
+            bpmnProcessId=process,
+        )
+
+    def end(self, process: str, instance: int) -> None:
+        self.write(
+            "PROCESS_INSTANCE",
+            "ELEMENT_COMPLETED",
+            instance,
+            bpmnElementType="PROCESS",
+            elementId=process,
+            bpmnProcessId=process,
+            processInstanceKey=instance,
+            processDefinitionKey=1,
+            version=1,
+            flowScopeKey=-1,
+            parentProcessInstanceKey=-1,
+        )
+
+
+def disbursed_and_returned(log: SimpleNamespace) -> list[RawMessage]:
+    engine = Engine(log)
+    told = {"payment_id": PAYMENT, "tenant_id": "acme"}
+    engine.start("disbursement", 100, PAYMENT, **told, store_id="s1", trigger="DAILY", run_id="r")
+    for name, value in {"amount": 9500, "currency": "MXN", "next_step": "send"}.items():
+        engine.set("disbursement", 100, name, value)
+    for name, value in {"outcome": "SETTLED", "reason": "none"}.items():
+        engine.set("disbursement", 100, name, value, scope=110)
+    engine.job_done("disbursement", 100, "disbursement.record-outcome", 110)
+    engine.end("disbursement", 100)
+    engine.start("late-return", 200, PAYMENT, **told, purpose="disbursement")
+    for name, value in {"outcome": "RETURNED", "reason": "scheme-returned"}.items():
+        engine.set("late-return", 200, name, value, scope=210)
+    engine.job_done("late-return", 200, "disbursement.record-outcome", 210)
+    engine.start("late-return", 300, OTHER, payment_id=OTHER, tenant_id="acme", purpose="payment")
+    return engine.messages
+
+
+def folded(log: SimpleNamespace, messages: list[RawMessage], sizes: Iterator[int]) -> Any:
+    """By exporters that each die after a batch and remember nothing."""
+    store, at, state = log.Store(), 0, {}
+    while at < len(messages):
+        size = next(sizes)
+        one = log.pipeline("operations", store, state, room=5)
+        _, letters = one.accept(messages[at : at + size], store)
+        assert not letters
+        state, at = one.sifter.state, at + size
+    return store
+
+
+def test_a_disbursement_tells_whose_it_is_and_how_it_ended_even_when_it_comes_back(log: SimpleNamespace):  # L22 L38
+    chance = random.Random(7)
+    messages = disbursed_and_returned(log)
+    store = folded(log, messages, iter(lambda: chance.randint(1, 6), 0))
+    (found,) = store.bodies("disbursements").values()
+    assert (found["storeId"], found["trigger"], found["runId"], found["amount"]) == ("s1", "DAILY", "r", 9500)
+    assert (found["outcome"], found["processState"], found["nextStep"]) == ("RETURNED", "COMPLETED", "send")
+    assert [one["outcome"] for one in found["outcomes"]] == ["SETTLED", "RETURNED"]
+    assert found.keys() <= VIEWS["operations"].families["disbursements"].keys()
+    transfer = store.bodies("transfers")[PAYMENT]
+    assert (transfer["processId"], transfer["direction"], transfer["outcome"]) == (
+        "disbursement",
+        "OUTGOING",
+        "RETURNED",
+    )
+    assert store.kept == folded(log, messages, iter(lambda: len(messages), 0)).kept
+
+
+def test_payments_that_give_each_other_back_are_found_from_both_sides(log: SimpleNamespace):  # H7
+    engine = Engine(log)
+    engine.start("operator-action", 400, "action-1", payment_id=PAYMENT, tenant_id="acme")
+    engine.set("operator-action", 400, "linked_payment_id", None)
+    engine.set("operator-action", 400, "linked_payment_id", OTHER)
+    store = log.Store()
+    log.pipeline("operations", store).accept(engine.messages, store)
+    (link,) = store.bodies("links").values()
+    assert (link["paymentId"], link["linkedPaymentId"], link["relation"]) == (PAYMENT, OTHER, "GIVES_BACK_BY")
+    assert link["tenantId"] == "acme"
+    assert link.keys() <= VIEWS["operations"].families["links"].keys()
+    assert not store.bodies("transfers")  # a process of its own: its steps name the payment
+    assert {step["paymentId"] for step in store.bodies("steps").values()} == {PAYMENT}
