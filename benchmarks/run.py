@@ -44,8 +44,9 @@ ALONE: Final = {
     "hot-account": _Alone("benchmarks.b6_hot_account", "database"),
     "orders": _Alone("benchmarks.stp_orders", "database"),
     "streamer": _Alone("benchmarks.b7_streamer", "nothing"),
+    "disbursement": _Alone("benchmarks.b10_disbursement", "database"),
 }
-"""B1, B3, B5, B6, STP's orders and B7, by the names that `payhub bench` takes."""
+"""B1, B3, B5, B6, STP's orders, B7 and the stores due at once, by the names that `payhub bench` takes."""
 
 NAMES: Final = (END_TO_END, *ALONE)
 
