@@ -70,8 +70,8 @@ _STORES: Final = """
         FOR v IN SELECT * FROM disbursement.credit ORDER BY id LOOP
             PERFORM disbursement.append_update(
                 'bench', v.store_id, 'CONTRIBUTION', 96450, 'PENDING', NULL, v.id, NULL, v.id, NULL, 'bench',
-                'delivered', ARRAY['credit-receivable', 'credit-receivable'], ARRAY['@', 'commission-income'], ARRAY[96450, 3550],
-                v.id, NULL);
+                'delivered', ARRAY['credit-receivable', 'credit-receivable'], ARRAY['@', 'commission-income'],
+                ARRAY[96450, 3550], v.id, NULL);
         END LOOP;
         FOR v IN SELECT id FROM disbursement.store WHERE right(id, 2) = '00' LOOP
             PERFORM disbursement.append_update(
@@ -98,8 +98,9 @@ _COLLECT: Final = (
     "WITH taken AS (UPDATE disbursement.balance_update SET status = 'IN_TRANSIT' WHERE tenant_id = 'bench' "
     "AND store_id = %(store)s AND status = 'PENDING' RETURNING id, effect), "
     "made AS (INSERT INTO disbursement.bank_transfer (id, tenant_id, store_id, amount, currency, trigger, run_id, "
-    "clabe, holder_name, tax_id, needs_confirmation) SELECT %(id)s, 'bench', n.store_id, (SELECT sum(effect) FROM taken), "
-    "n.currency, 'DAILY', %(run)s, n.clabe, n.holder_name, n.tax_id, n.manual_confirmation "
+    "clabe, holder_name, tax_id, needs_confirmation) "
+    "SELECT %(id)s, 'bench', n.store_id, (SELECT sum(effect) FROM taken), n.currency, 'DAILY', "
+    "%(run)s, n.clabe, n.holder_name, n.tax_id, n.manual_confirmation "
     "FROM disbursement.standing n WHERE n.tenant_id = 'bench' AND n.store_id = %(store)s RETURNING id, status), "
     "recorded AS (INSERT INTO disbursement.bank_transfer_status (transfer_id, status, cause, actor) "
     "SELECT id, status, 'collected', 'bench' FROM made), "
@@ -116,8 +117,9 @@ _ALL: Final = (
     "WHERE n.payment IS NOT NULL AND u.tenant_id = 'bench' AND u.store_id = n.store_id AND u.status = 'PENDING' "
     "RETURNING u.id, n.payment), "
     "made AS (INSERT INTO disbursement.bank_transfer (id, tenant_id, store_id, amount, currency, trigger, run_id, "
-    "clabe, holder_name, tax_id, needs_confirmation) SELECT n.payment, 'bench', n.store_id, n.total, n.currency, 'DAILY', "
-    "%(run)s, n.clabe, n.holder_name, n.tax_id, n.manual_confirmation FROM looked n WHERE n.payment IS NOT NULL "
+    "clabe, holder_name, tax_id, needs_confirmation) "
+    "SELECT n.payment, 'bench', n.store_id, n.total, n.currency, 'DAILY', %(run)s, "
+    "n.clabe, n.holder_name, n.tax_id, n.manual_confirmation FROM looked n WHERE n.payment IS NOT NULL "
     "RETURNING id, status), "
     "recorded AS (INSERT INTO disbursement.bank_transfer_status (transfer_id, status, cause, actor) "
     "SELECT id, status, 'collected', 'bench' FROM made), "

@@ -12,26 +12,25 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, Field, SecretStr
 
+from connectors.disbursement.access import TREASURY, Asker, ObjectId, asking
 from connectors.disbursement.notices import HowTold, NoticeStore, ReportAddress
+from connectors.disbursement.wire import NOON, example
 from hub.addresses import LONGEST
-from hub.api import Caller, Problem, not_valid, require
+from hub.api import Problem, not_valid
 from ledger.disbursement.refusals import MerchantUnknown
 from ledger.disbursement.report import Report, ReportKind, Reports
 from ledger.disbursement.report_forms import as_csv, as_html
 from ledger.paging import only_known_parameters
 
-READERS: Final = ("partner", "treasury", "operator", "auditor")
-"""Roles that may read reports; a partner only its own merchants'."""
+READERS: Final = ("treasury", "operator", "auditor")
+"""Roles that may read all reports."""
 
-PARTNER: Final = "partner"
-
-Reading = Annotated[Caller, Depends(require(*READERS))]
-Watching = Annotated[Caller, Depends(require("treasury", "operator", "auditor"))]
-Deciding = Annotated[Caller, Depends(require("treasury"))]
+Reading = Annotated[Asker, Depends(asking(*READERS, partner=True))]
+Watching = Annotated[Asker, Depends(asking(*READERS))]
+Deciding = Annotated[Asker, Depends(asking(TREASURY))]
 TransferId = Annotated[str, Path(max_length=36, pattern="^[0-9a-f-]+$")]
-MerchantId = Annotated[str, Path(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Kind = Annotated[
     ReportKind | None, Query(description="`CORRECTION` when the money came back. The latest one when not said.")
 ]
@@ -48,17 +47,10 @@ _NOTHING_FROM_ELSEWHERE: Final = "default-src 'none'; style-src 'unsafe-inline';
 class AddressBody(BaseModel):
     """Where a merchant is to be told its reports; without `url` it is not told."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={
-            "examples": [
-                {
-                    "url": "https://merchant.example/hooks/reports",
-                    "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwX2Zq4nYxbpI=",
-                    "allow_list": ["https://merchant.example/hooks/"],
-                }
-            ]
-        },
+    model_config = example(
+        url="https://merchant.example/hooks/reports",
+        secret="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwX2Zq4nYxbpI=",  # noqa: S106 (an example)
+        allowList=["https://merchant.example/hooks/"],
     )
 
     url: str | None = Field(default=None, max_length=LONGEST)
@@ -70,12 +62,16 @@ class AddressBody(BaseModel):
 class AddressView(BaseModel):
     """Where a merchant is told its reports. The secret is not shown."""
 
+    model_config = example(url="https://merchant.example/hooks/reports", allowList=["https://merchant.example/hooks/"])
+
     url: str | None
     allow_list: Sequence[str]
 
 
 class AttemptView(BaseModel):
     """What came of telling a report once."""
+
+    model_config = example(number=1, answer="204", at=NOON)
 
     number: int
     answer: str
@@ -84,6 +80,14 @@ class AttemptView(BaseModel):
 
 class DeliveryView(BaseModel):
     """How the telling of a report stands."""
+
+    model_config = example(
+        kind="SETTLEMENT",
+        state="DELIVERED",
+        attempts=1,
+        endedAt=NOON,
+        answers=[{"number": 1, "answer": "204", "at": NOON}],
+    )
 
     kind: ReportKind
     state: str
@@ -143,7 +147,7 @@ async def deliveries(request: Request, who: Watching, transfer_id: TransferId) -
 
 
 @router.get("/merchants/{merchant_id}/report-address", dependencies=_asked)
-async def report_address(request: Request, who: Watching, merchant_id: MerchantId) -> AddressView:
+async def report_address(request: Request, who: Watching, merchant_id: ObjectId) -> AddressView:
     """Where a merchant is told its reports."""
     try:
         found = await NoticeStore(request.app.state.statements).address(who.tenant, merchant_id)
@@ -153,9 +157,7 @@ async def report_address(request: Request, who: Watching, merchant_id: MerchantI
 
 
 @router.put("/merchants/{merchant_id}/report-address")
-async def set_report_address(
-    request: Request, who: Deciding, merchant_id: MerchantId, body: AddressBody
-) -> AddressView:
+async def set_report_address(request: Request, who: Deciding, merchant_id: ObjectId, body: AddressBody) -> AddressView:
     """Tell the merchant there from now on, also what is still due."""
     secret = body.secret.get_secret_value() if body.secret else None
     try:
@@ -163,15 +165,15 @@ async def set_report_address(
     except ValueError as error:
         raise not_valid([{"pointer": "", "code": "not-valid", "detail": str(error)}]) from None
     try:
-        await NoticeStore(request.app.state.statements).set_address(who.tenant, merchant_id, address, actor=who.subject)
+        await NoticeStore(request.app.state.statements).set_address(who.tenant, merchant_id, address, actor=who.actor)
     except MerchantUnknown:
         raise _not_found() from None
     return AddressView(url=address.url, allow_list=address.allow_list)
 
 
-async def _report(request: Request, who: Caller, transfer_id: str, kind: ReportKind | None, form: str) -> Response:
+async def _report(request: Request, who: Asker, transfer_id: str, kind: ReportKind | None, form: str) -> Response:
     found = await Reports(request.app.state.statements).find(who.tenant, transfer_id)
-    wanted = [one for one in found if kind in (None, one.kind) and _may_read(who, one)]
+    wanted = [one for one in found if kind in (None, one.kind) and who.partner in (None, one.partner)]
     if not wanted:
         raise _not_found()
     headers = {"Vary": "Accept"}
@@ -180,11 +182,6 @@ async def _report(request: Request, who: Caller, transfer_id: str, kind: ReportK
     elif form == "csv":
         headers["Content-Disposition"] = f'attachment; filename="report-{transfer_id}.csv"'
     return Response(_FORMS[form](wanted[-1]), media_type=_TYPES[form], headers=headers)
-
-
-def _may_read(who: Caller, report: Report) -> bool:
-    """A token that is nothing but a partner's reads what is its own."""
-    return not who.roles.isdisjoint(READERS[1:]) or (PARTNER in who.roles and report.partner == who.subject)
 
 
 def _preferred(accept: str) -> str:

@@ -226,15 +226,15 @@ def content_of(paid: Paid, lines: Sequence[Line], kind: ReportKind) -> Mapping[s
 
     return {
         "type": f"disbursement.{kind.value.lower()}",
-        "transfer_id": paid.transfer,
-        "merchant": {"id": paid.merchant, "name": paid.merchant_name, "tax_id": paid.merchant_tax_id},
+        "transferId": paid.transfer,
+        "merchant": {"id": paid.merchant, "name": paid.merchant_name, "taxId": paid.merchant_tax_id},
         "store": {"id": paid.store, "name": paid.store_name},
-        "account_ends_with": paid.clabe[-4:],
+        "accountEndsWith": paid.clabe[-4:],
         "trigger": paid.trigger,
-        "created_at": _instant(paid.created_at),
-        "settled_at": _instant(paid.settled_at),
-        "returned_at": _instant(paid.returned_at) if correction and paid.returned_at else None,
-        "return_reason": paid.return_reason if correction else None,
+        "createdAt": _instant(paid.created_at),
+        "settledAt": _instant(paid.settled_at),
+        "returnedAt": _instant(paid.returned_at) if correction and paid.returned_at else None,
+        "returnReason": paid.return_reason if correction else None,
         "currency": paid.currency,
         "amount": text(amount),
         "lines": [_line_content(line, paid.currency) for line in lines],
@@ -257,7 +257,7 @@ def _line_content(line: Line, currency: str) -> Mapping[str, Any]:
         "sequence": line.sequence,
         "section": line.section.value,
         "type": line.type.value,
-        "credit_id": line.credit,
+        "creditId": line.credit,
         "amount": text(line.amount),
         "commission": text(line.commission),
         "net": text(line.net),
@@ -266,8 +266,8 @@ def _line_content(line: Line, currency: str) -> Mapping[str, Any]:
         "change": None
         if change is None
         else {
-            "amount_before": text(change.amount_before),
-            "commission_before": text(change.commission_before),
+            "amountBefore": text(change.amount_before),
+            "commissionBefore": text(change.commission_before),
             "amount": text(change.amount),
             "commission": text(change.commission),
         },

@@ -28,14 +28,14 @@ def as_csv(content: Mapping[str, Any]) -> str:
     writer = csv.writer(written)
     writer.writerow(COLUMNS)
     common = {
-        "transfer_id": content["transfer_id"],
+        "transfer_id": content["transferId"],
         "store_id": content["store"]["id"],
         "currency": content["currency"],
     }
     for line in content["lines"]:
         change = line["change"] or {}
-        before = {name: change.get(name) for name in ("amount_before", "commission_before")}
-        writer.writerow(_cells({**common, **line, **before}))
+        before = {"amount_before": change.get("amountBefore"), "commission_before": change.get("commissionBefore")}
+        writer.writerow(_cells({**common, **line, "credit_id": line["creditId"], **before}))
     writer.writerow(_cells({**common, **content["totals"]["all"], "section": "total"}))
     return written.getvalue()
 

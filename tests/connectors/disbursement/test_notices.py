@@ -334,11 +334,11 @@ async def test_treasury_says_where_a_merchant_is_told_and_the_secret_is_never_sh
     merchant: Merchant, api: Api, receiver: Receiver
 ) -> None:
     path = f"/merchants/{merchant.id}/report-address"
-    body = {"url": receiver.url, "secret": SECRET, "allow_list": [receiver.url]}
+    body = {"url": receiver.url, "secret": SECRET, "allowList": [receiver.url]}
     assert (await api.put(path, "operator", body)).status_code == 403
     assert (await api.put("/merchants/nobody/report-address", "treasury", body)).status_code == 404
     faults: list[dict[str, object]] = [
-        {"allow_list": []},
+        {"allowList": []},
         {"secret": "whsec_short"},
         {"url": "ftp://x"},
         {"secret": None},
@@ -347,7 +347,7 @@ async def test_treasury_says_where_a_merchant_is_told_and_the_secret_is_never_sh
     for wrong in faults:
         refused = await api.put(path, "treasury", body | wrong)
         assert (refused.status_code, SECRET in refused.text) == (422, False), wrong
-    shown = {"url": receiver.url, "allow_list": [receiver.url]}
+    shown = {"url": receiver.url, "allowList": [receiver.url]}
     assert (await api.put(path, "treasury", body)).json() == shown
     assert (await api.get(path, "auditor")).json() == shown
     assert merchant.sql("SELECT actor FROM disbursement.report_address WHERE merchant_id = %s", merchant.id) == [

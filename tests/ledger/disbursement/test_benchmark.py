@@ -1,4 +1,4 @@
-"""The benchmark of a day's run measures what it says: all sides write the same rows. Its figures are not judged here."""
+"""The benchmark of a day's run compares what it says: all sides write the same rows. No figure is judged here."""
 
 from __future__ import annotations
 

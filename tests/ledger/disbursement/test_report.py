@@ -156,13 +156,13 @@ async def test_a_settled_transfer_is_told_credit_by_credit(shop: Shop) -> None: 
         ("changes", "250.00", "10.00", "240.00"),
         ("adjustments", "-4.50", "0.00", "-4.50"),
     ]
-    assert [line["credit_id"] for line in content["lines"]] == [kept, gone, other, gone, other, other, None]
-    before = {"amount_before": "300.00", "commission_before": "0.00", "amount": "250.00", "commission": "10.00"}
+    assert [line["creditId"] for line in content["lines"]] == [kept, gone, other, gone, other, other, None]
+    before = {"amountBefore": "300.00", "commissionBefore": "0.00", "amount": "250.00", "commission": "10.00"}
     assert [line["change"] for line in content["lines"]][4:6] == [before, before]
     assert (report.kind, content["type"], report.partner) == ("SETTLEMENT", "disbursement.settlement", "p-1")
     assert content["amount"] == transfer.amount.decimal() == content["totals"]["all"]["net"] == "1200.00"
     assert sum(Decimal(content["totals"][name]["net"]) for name in content["totals"] if name != "all") == 1200
-    assert content["account_ends_with"] == "7198"
+    assert content["accountEndsWith"] == "7198"
     assert "012180001183597198" not in report.body
 
 
@@ -192,8 +192,8 @@ async def test_what_comes_back_after_it_settled_is_corrected_to_nothing(shop: Sh
     await shop.ends(transfer, Outcome.RETURNED)
     again, correction = await shop.reports.make(BANK, transfer.id)
     assert again == first
-    assert (correction.kind, correction.content["return_reason"]) == ("CORRECTION", "account closed")
-    assert correction.content["returned_at"] is not None
+    assert (correction.kind, correction.content["returnReason"]) == ("CORRECTION", "account closed")
+    assert correction.content["returnedAt"] is not None
     assert nets(correction) == [("contributions", "-1000.00", "-35.00", "-965.00")]
     assert Decimal(first.content["amount"]) + Decimal(correction.content["amount"]) == 0
     # L39: and what is owed again is told with the transfer that pays it
