@@ -26,6 +26,7 @@ from hub.stack.state import Profile, StackState
 from hub.tokens import LocalIssuer, issuer_app
 from hub.zeebe.client import Deployment, open_engine
 from ledger.settings import APP_ROLE
+from operations_app.settings import APP_ROLE as OPERATIONS_ROLE
 
 SERVICES: Final[Mapping[str, int]] = {
     "channel": 8100,
@@ -174,6 +175,8 @@ class LocalHub:
             "PAYHUB_EXPORT_SEARCH_SECRET": known.get("PAYHUB_EXPORT_SEARCH_SECRET") or secrets.token_urlsafe(32),
             "PAYHUB_OPERATIONS_CURSOR_SECRET": known.get("PAYHUB_OPERATIONS_CURSOR_SECRET")
             or secrets.token_urlsafe(32),
+            "PAYHUB_OPERATIONS_LOG_SECRET": known.get("PAYHUB_OPERATIONS_LOG_SECRET") or secrets.token_urlsafe(32),
+            "PAYHUB_OPERATIONS_ROLE": OPERATIONS_ROLE,
             "PAYHUB_OPERATIONS_PARTS": json.dumps(
                 {name: f"http://127.0.0.1:{state.ports[name]}" for name in self.ports(state.profile)}
             ),

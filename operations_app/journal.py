@@ -35,9 +35,6 @@ GENESIS: Final = bytes(32)
 CHECKPOINT: Final = "log.checkpoint"
 """The act by which the hub writes down how the log stands."""
 
-APP_ROLE: Final = "payhub_operations_app"
-"""The role that the operations application works as: it appends to the log and can change nothing in it."""
-
 _LOCK: Final = "SELECT pg_advisory_xact_lock(7206)"
 # A statement of its own: one that waited for the lock would still see the log as it was before.
 _HEAD: Final = (

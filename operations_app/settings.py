@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field, SecretStr
 
 from hub.settings import Settings, prefixed
+
+APP_ROLE: Final = "payhub_operations_app"
+"""The role that the operations application works as: it appends to the log and can change nothing in it."""
 
 
 class OperationsSettings(Settings):

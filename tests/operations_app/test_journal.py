@@ -16,8 +16,9 @@ from sqlalchemy.engine import make_url
 from hub.migrations import migrate
 from hub.statements import Statements, open_statements
 from ledger.outbox import NotAcknowledged, Told
-from operations_app.journal import APP_ROLE, COLUMNS, GENESIS, Act, Entry, Journal, canonical, entry_hash
+from operations_app.journal import COLUMNS, GENESIS, Act, Entry, Journal, canonical, entry_hash
 from operations_app.mirror import Mirror
+from operations_app.settings import APP_ROLE
 from operations_app.verify import Evidence, LogReport, verify
 
 SECRET = b"a secret of the test"

@@ -11,7 +11,8 @@ from hub.statements import Statements, open_statements
 from operations_app.bulk.model import Item, ItemRefused, Standing
 from operations_app.bulk.runner import BulkRunner
 from operations_app.bulk.store import BulkStore
-from operations_app.journal import APP_ROLE, Journal
+from operations_app.journal import Journal
+from operations_app.settings import APP_ROLE
 
 TABLE = "CREATE TABLE public.made (key text PRIMARY KEY, payment_id text, approved_by text[], calls int DEFAULT 1)"
 

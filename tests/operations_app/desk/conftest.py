@@ -28,8 +28,8 @@ from hub.tokens import JWKS_FILE, LocalIssuer, TokenVerifier
 from hub.transfer import TenantId
 from ledger.settings import APP_ROLE as BOOK_ROLE
 from operations_app.app import operations_app
-from operations_app.journal import APP_ROLE, Entry, Journal
-from operations_app.settings import OperationsSettings
+from operations_app.journal import Entry, Journal
+from operations_app.settings import APP_ROLE, OperationsSettings
 from operations_app.views import open_views
 
 PAYER = {"id_type": "MSISDN", "identifier": "525511110001", "name": "Ana Prueba", "tax_id": None}

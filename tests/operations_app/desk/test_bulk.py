@@ -19,7 +19,8 @@ import pytest
 from hub.statements import open_statements
 from operations_app.bulk.runner import BulkRunner
 from operations_app.bulk.store import BulkStore
-from operations_app.journal import APP_ROLE, Journal
+from operations_app.journal import Journal
+from operations_app.settings import APP_ROLE
 
 PROCESS = Path(__file__).parent / "bulk_process.py"
 _spec = importlib.util.spec_from_file_location("bulk_process", PROCESS)
