@@ -56,7 +56,8 @@ def asking(*staff: str, partner: bool = False) -> Callable[..., Awaitable[Asker]
     """Dependency: the caller has one of the roles `staff`, or may be a partner, who is shown only what is its own."""
     needed = require(*staff, PARTNER) if partner else require(*staff)
 
-    async def found(caller: Annotated[Caller, Depends(needed)]) -> Asker:
+    # The dependency stands in the default, since the annotation is read where `needed` is not known.
+    async def found(caller: Caller = Depends(needed)) -> Asker:  # noqa: B008
         is_staff = not caller.roles.isdisjoint(staff)
         return Asker(caller.tenant, caller.subject, None if is_staff else caller.subject)
 
