@@ -218,8 +218,9 @@ async def opened_lender(url: str) -> AsyncIterator[Lender]:
     async with open_statements(url, 20, role=APP_ROLE) as statements:
         await statements.rows(
             "WITH made AS (INSERT INTO ledger.book (code) VALUES (%(name)s) RETURNING id) "
-            "INSERT INTO ledger.chart (book_id, kind, side, auto_create) SELECT made.id, line.kind, line.side, line.auto "
-            "FROM made, unnest(%(kinds)s::text[], %(sides)s::text[], %(autos)s::boolean[]) AS line (kind, side, auto)",
+            "INSERT INTO ledger.chart (book_id, kind, side, auto_create) "
+            "SELECT made.id, line.kind, line.side, line.auto FROM made, "
+            "unnest(%(kinds)s::text[], %(sides)s::text[], %(autos)s::boolean[]) AS line (kind, side, auto)",
             {
                 "name": name,
                 "kinds": [line.kind for line in STANDARD_CHART],
