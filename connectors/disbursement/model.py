@@ -107,6 +107,8 @@ class RecordOutcome(Job[Result]):
     outcome: Literal[Outcome.SETTLED, Outcome.REJECTED, Outcome.RETURNED, Outcome.CANCELLED]
     reason: Reason
     reason_detail: str | None = None
+    after_settlement: bool = False
+    """The money came back after the order had settled (L38): its settlement is recorded before this is."""
 
 
 class ReportTransfer(Job[Result]):

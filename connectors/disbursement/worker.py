@@ -25,6 +25,7 @@ from connectors.disbursement.model import (
     SettleDecision,
     StoreDue,
 )
+from hub.errors import Unavailable
 from hub.failpoint import failpoint
 from hub.jobs import Result, handles
 from hub.messages import Engine
@@ -124,6 +125,9 @@ class DisbursementWorker:
 
     @handles(RecordOutcome)
     async def record_outcome(self, job: RecordOutcome) -> Result:
+        if job.after_settlement and (await self._found(job.tenant_id, job.payment_id)).status in OPEN:
+            # The transfer's own process has been told of the settlement and is about to record it.
+            raise Unavailable(f"the settlement of payment {job.payment_id} is not recorded yet")
         try:
             await self._transfers.record_outcome(
                 job.tenant_id, job.payment_id, job.outcome, reason=job.reason, reason_detail=job.reason_detail
@@ -132,7 +136,7 @@ class DisbursementWorker:
             transfer = await self._found(job.tenant_id, job.payment_id)
             if (job.outcome, transfer.status) != (Outcome.SETTLED, TransferStatus.REJECTED):
                 raise
-            # The return of a settled order was told first: the money is back, and what came back had settled.
+            # STP told the return first, and then the settlement before it: the money is back.
             log.info("disbursement.overtaken", payment_id=job.payment_id)
         return Result()
 

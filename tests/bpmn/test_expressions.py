@@ -127,6 +127,7 @@ CASES: dict[str, list[tuple[dict[str, Any], Any]]] = {
     "=after_store != null": [({"after_store": "s"}, True), ({"after_store": None}, False), ({}, False)],
     "=due": [({"due": [{"store_id": "s"}]}, [{"store_id": "s"}]), ({"due": []}, [])],
     "=true": [({}, True)],
+    "=false": [({}, False)],
     "=0": [({}, 0)],
     '="REJECTED"': [({}, "REJECTED")],
     '="no-rail"': [({}, "no-rail")],

@@ -408,6 +408,7 @@ async def test_a_refused_return_is_tried_again_and_keeps_its_cause(payment):  # 
 async def test_a_disbursement_that_comes_back_is_owed_to_the_store_again(payment):  # L38
     await payment.returned_late(purpose="disbursement")
     seen = await payment.completes("restore-balance")
+    assert seen["after_settlement"] is True
     assert told(seen) == ("RETURNED", "account-closed", "returned: cause 3")
     await payment.completes("report-return")
 

@@ -82,9 +82,9 @@ class Payer:
         given = {"t": TENANT, "id": name, "merchant": "m1", "manual": False, "minimum": 0, "clabe": BBVA}
         given |= {"frequency": frequency, **more}
         await self.statements.rows(
-            "WITH made AS (INSERT INTO disbursement.store (tenant_id, id, merchant_id, name, frequency, minimum_amount, "
-            "manual_confirmation, validated) VALUES (%(t)s, %(id)s, %(merchant)s, 'Centro', %(frequency)s, %(minimum)s, "
-            "%(manual)s, true)) "
+            "WITH made AS (INSERT INTO disbursement.store (tenant_id, id, merchant_id, name, frequency, "
+            "minimum_amount, manual_confirmation, validated) VALUES (%(t)s, %(id)s, %(merchant)s, 'Centro', "
+            "%(frequency)s, %(minimum)s, %(manual)s, true)) "
             "INSERT INTO disbursement.bank_account (tenant_id, store_id, clabe, holder_name, tax_id, authenticated_at, "
             "authenticated_by) VALUES (%(t)s, %(id)s, %(clabe)s, 'Muebles SA', 'MUE010101AAA', now(), 'treasury')",
             given,
@@ -191,8 +191,9 @@ async def payer(
 # --- How a transfer can end -----------------------------------------------------------------------------------------
 
 
-async def test_a_store_is_paid_and_its_merchant_told(payer):  # L24 L35 L56
+async def test_a_store_is_paid_and_its_merchant_told(payer: Payer):  # L24 L35 L56
     transfer = await payer.transfer("settles", "APPLIED")
+    assert payer.run is not None
     assert transfer.id == payment_of(payer.run.id, "settles")
     assert (transfer.run_id, transfer.trigger) == (payer.run.id, Trigger.DAILY)
     assert await payer.history(transfer) == ["WAITING_FOR_CONFIRMATION", "IN_TRANSIT", "APPLIED"]
@@ -214,14 +215,14 @@ async def test_a_store_is_paid_and_its_merchant_told(payer):  # L24 L35 L56
         ("returned", "REJECTED", "account-unknown", ["WAITING_FOR_CONFIRMATION", "IN_TRANSIT", "REJECTED"]),  # L37
     ],
 )
-async def test_what_is_not_paid_is_pending_again_with_the_cause_kept(payer, store, status, reason, history):
+async def test_what_is_not_paid_is_pending_again_with_the_cause_kept(payer: Payer, store, status, reason, history):
     transfer = await payer.transfer(store, status)
     assert (transfer.reason, await payer.history(transfer)) == (reason, history)
     assert await payer.owed(store) == (AMOUNTS[store], AMOUNTS[store])
     assert await payer.reports(transfer) == []
 
 
-async def test_what_comes_back_after_settlement_is_owed_again_and_corrected(payer):  # L38
+async def test_what_comes_back_after_settlement_is_owed_again_and_corrected(payer: Payer):  # L38
     transfer = await payer.transfer("late-return", "APPLIED")
     await payer.stp_says(AMOUNTS["late-return"], "D", 3)
     transfer = await payer.transfer("late-return", "REJECTED")
@@ -236,7 +237,7 @@ async def test_what_comes_back_after_settlement_is_owed_again_and_corrected(paye
     await payer.until(told)
 
 
-async def test_a_transfer_waits_for_a_person_and_is_sent_when_confirmed(payer):  # L23
+async def test_a_transfer_waits_for_a_person_and_is_sent_when_confirmed(payer: Payer):  # L23
     waiting = await payer.transfer("confirmed", "WAITING_FOR_CONFIRMATION")
     assert waiting.must_wait
     for _ in range(2):
@@ -245,7 +246,7 @@ async def test_a_transfer_waits_for_a_person_and_is_sent_when_confirmed(payer): 
     assert transfer.confirmed_by == "maria"
 
 
-async def test_a_transfer_that_a_person_cancels_is_never_sent(payer):  # L21 L23
+async def test_a_transfer_that_a_person_cancels_is_never_sent(payer: Payer):  # L21 L23
     waiting = await payer.transfer("declined", "WAITING_FOR_CONFIRMATION")
     await payer.transfers.cancel(TENANT, waiting.id, "maria", "the store closed")
     assert await payer.owed("declined") == (AMOUNTS["declined"], AMOUNTS["declined"])
@@ -253,13 +254,13 @@ async def test_a_transfer_that_a_person_cancels_is_never_sent(payer):  # L21 L23
         await payer.order(AMOUNTS["declined"])
 
 
-async def test_a_transfer_that_nobody_confirms_in_time_is_cancelled(payer):  # L23 H3
+async def test_a_transfer_that_nobody_confirms_in_time_is_cancelled(payer: Payer):  # L23 H3
     transfer = await payer.transfer("forgotten", "CANCELLED")
     assert transfer.reason_detail == "nobody confirmed it in time"
     assert await payer.owed("forgotten") == (AMOUNTS["forgotten"], AMOUNTS["forgotten"])
 
 
-async def test_an_order_of_which_nothing_is_heard_keeps_its_updates_until_stp_tells(payer):  # H3
+async def test_an_order_of_which_nothing_is_heard_keeps_its_updates_until_stp_tells(payer: Payer):  # H3
     await payer.transfer("silent", "IN_TRANSIT")
     assert await payer.owed("silent") == (AMOUNTS["silent"], 0)
     await payer.stp_says(AMOUNTS["silent"], "LQ")
@@ -267,13 +268,13 @@ async def test_an_order_of_which_nothing_is_heard_keeps_its_updates_until_stp_te
 
 
 @pytest.mark.parametrize("store", ["lost-answer", "repeated", "early"])
-async def test_an_answer_that_is_lost_and_callbacks_that_repeat_or_come_early_pay_once(payer, store):  # L41 H4
+async def test_an_answer_that_is_lost_and_callbacks_that_repeat_or_come_early_pay_once(payer: Payer, store):  # L41 H4
     await payer.transfer(store, "APPLIED")
     assert (await payer.order(AMOUNTS[store]))["estado"] == "LQ"
     assert await payer.owed(store) == (0, 0)
 
 
-async def test_a_return_that_is_told_before_the_settlement_stays_a_return(payer):  # L22 L41
+async def test_a_return_that_is_told_before_the_settlement_stays_a_return(payer: Payer):  # L22 L41
     await payer.transfer("reordered", "REJECTED")
     assert await payer.owed("reordered") == (AMOUNTS["reordered"], AMOUNTS["reordered"])
 
@@ -281,30 +282,32 @@ async def test_a_return_that_is_told_before_the_settlement_stays_a_return(payer)
 # --- The run --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_run_whose_worker_was_killed_goes_on_and_pays_nothing_twice(payer):  # L31
+async def test_a_run_whose_worker_was_killed_goes_on_and_pays_nothing_twice(payer: Payer):  # L31
+    run = payer.run
+    assert run is not None
     assert payer.killed_at < len(MANY) + len(AMOUNTS) - 2, "the run was over when the worker was killed"
     assert payer.hub.deaths("work-disbursement") >= 1
     for name in MANY:
         await payer.transfer(name, "APPLIED")
 
     async def closed() -> bool:
-        found = await payer.runs.find(TENANT, payer.run.id)
+        found = await payer.runs.find(TENANT, run.id)
         return found is not None and found.closed_at is not None
 
     await payer.until(closed)
-    tally = await payer.runs.tally(TENANT, payer.run.id)
+    tally = await payer.runs.tally(TENANT, run.id)
     assert tally.stores == {
         VerdictCode.PAY: len(MANY) + len(AMOUNTS) - 2, VerdictCode.BELOW_MINIMUM: 1, VerdictCode.AUTOMATION_OFF: 1,
     }  # fmt: skip
 
 
 @pytest.mark.parametrize("store", ["small", "off"])
-async def test_a_store_that_is_not_to_be_paid_is_skipped_and_keeps_what_it_is_owed(payer, store):  # L28 L30
+async def test_a_store_that_is_not_to_be_paid_is_skipped_and_keeps_what_it_is_owed(payer: Payer, store):  # L28 L30
     assert await payer.transfers.search(TENANT, store=store) == []
     assert await payer.owed(store) == (AMOUNTS[store], AMOUNTS[store])
 
 
-async def test_two_firings_at_once_make_one_transfer(payer):  # L31
+async def test_two_firings_at_once_make_one_transfer(payer: Payer):  # L31
     await payer.store("twice", "HOURLY")
     await payer.owe("twice", 30_001)
     firings = [
@@ -317,7 +320,7 @@ async def test_two_firings_at_once_make_one_transfer(payer):  # L31
     await payer.order(30_001)
 
 
-async def test_an_instant_store_is_paid_on_its_new_update(payer):  # L26
+async def test_an_instant_store_is_paid_on_its_new_update(payer: Payer):  # L26
     await payer.store("instant", "INSTANT")
     await payer.owe("instant", 30_002)
     transfer = await payer.transfer("instant", "APPLIED")
@@ -332,7 +335,7 @@ async def test_an_instant_store_is_paid_on_its_new_update(payer):  # L26
     await payer.until(paid_again)  # L29: below zero nothing is paid until later updates bring it up
 
 
-async def test_in_the_end_what_stp_paid_is_what_was_applied(payer):  # L35
+async def test_in_the_end_what_stp_paid_is_what_was_applied(payer: Payer):  # L35
     transfers = await payer.transfers.search(TENANT, limit=1000)
     applied = sorted(each.amount.decimal() for each in transfers if each.status.value == "APPLIED")
     orders = await payer.hub.simulated_orders()

@@ -218,6 +218,20 @@ async def test_a_settlement_that_is_heard_after_the_return_is_no_mistake(desk): 
     assert await desk.status(done["payment_id"]) is TransferStatus.REJECTED
 
 
+async def test_a_late_return_waits_until_the_settlement_is_recorded(desk):  # L38
+    done = await desk.collects()
+    late = RecordOutcome.model_validate(about(done, outcome="RETURNED", reason="none", after_settlement=True))
+    ending = await run(desk.worker, late)
+    assert isinstance(ending, Failed)
+    assert ending.retries > 0
+    await desk.done(RecordOutcome.model_validate(about(done, outcome="SETTLED", reason="none")))
+    for _ in range(2):
+        await desk.done(late)
+    assert await desk.status(done["payment_id"]) is TransferStatus.REJECTED
+    types = [update.type.value for update in await Balances(desk.statements).updates(BANK, "s1")]
+    assert types == ["DISBURSEMENT_OVERRIDE", "DISBURSEMENT", "BALANCE_ADJUSTMENT"]
+
+
 async def test_an_outcome_that_contradicts_the_recorded_one_is_for_an_operator(desk):  # L21 L22
     done = await desk.collects()
     await desk.done(RecordOutcome.model_validate(about(done, outcome="SETTLED", reason="none")))
