@@ -304,7 +304,10 @@ def _way_out(situation: Situation, stuck: Stuck, out_of: Callable[[Place], Out],
     if isinstance(out, Told):
         commands: tuple[Command, ...] = (Tell(outcome=outcome),)  # type: ignore[arg-type]
         return Plan(
-            place=_place(stuck), step_key=stuck.step_key, commands=commands, expects=_ends(stuck, outcome, None)
+            place=_place(stuck),
+            step_key=stuck.step_key,
+            commands=commands,
+            expects=_ends(situation, stuck, outcome, None),
         )
     to = _target(situation, out)
     variables = {"outcome": outcome.value, "reason": Reason.OPERATOR.value, "reason_detail": None}
@@ -322,7 +325,7 @@ def _way_out(situation: Situation, stuck: Stuck, out_of: Callable[[Place], Out],
         expects=(
             Expectation(see="ended", key=stuck.step_key),
             Expectation(see="reached", key=stuck.instance_key, word=to),
-            *_ends(stuck, outcome, to),
+            *_ends(situation, stuck, outcome, to),
         ),
     )
 
@@ -363,12 +366,16 @@ def _holds(guard: Guard, situation: Situation, outcome: Outcome) -> bool:
     }[guard]
 
 
-def _ends(stuck: Stuck, outcome: Outcome, to: str | None) -> tuple[Expectation, ...]:
+_UNTOLD: Final = frozenset({"payee-transfer", "disbursement"})
+"""Processes that end without telling the channel."""
+
+
+def _ends(situation: Situation, stuck: Stuck, outcome: Outcome, to: str | None) -> tuple[Expectation, ...]:
     """By which record it is known that the payment came to its end."""
     process = drawn(stuck.process_id)
     at_end = to is not None and process is not None and process.nodes[to].kind == "endEvent"
-    if stuck.process_id == "payee-transfer" or (at_end and not _is_called(stuck.process_id)):
-        return (Expectation(see="ended", key=stuck.instance_key),)
+    if situation.process_id in _UNTOLD or (at_end and not _is_called(stuck.process_id)):
+        return (Expectation(see="ended", key=stuck.root_key),)
     return (Expectation(see="outcome", word=outcome.value),)
 
 
@@ -401,6 +408,8 @@ def _recall(_: Kind, situation: Situation, asked: Asked) -> Plan:
         raise NotPossible("returned", "the money came back already")
     if situation.outcome is not Outcome.SETTLED:
         raise NotPossible("not-settled", "only what was settled can be asked back")
+    if situation.stuck or situation.process_state == "ACTIVE":
+        raise NotPossible("not-ended", "it has not ended: bring it to its end first")
     money = _asked_money(situation, asked)
     if situation.rail is Rail.ON_US:
         return Plan(expects=(Expectation(see="settled"),), follows=Follows.PAYMENT, **money)

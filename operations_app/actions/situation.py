@@ -52,6 +52,8 @@ class Stuck:
     process_id: str
     element_id: str
     instance_key: int
+    root_key: int
+    """The instance that called this one, directly or not; itself when nobody did."""
     step_key: int
     """The element instance."""
     incident_key: int | None = None
@@ -137,7 +139,7 @@ class Situations:
             position=transfer["position"],
             process_id=transfer["processId"],
             process_state=transfer["processState"],
-            direction=transfer["direction"],
+            direction=transfer.get("direction", ""),
             amount=transfer.get("amount", 0),
             currency=transfer.get("currency", ""),
             rail=Rail(transfer["rail"]) if transfer.get("rail") in set(Rail) else None,
@@ -158,7 +160,10 @@ class Situations:
 
 
 def stuck_in(steps: Sequence[Body], incidents: Sequence[Body]) -> list[Stuck]:
-    """The places at which a payment is stuck: open incidents first, then waits."""
+    """The places at which a payment is stuck: its open incidents, or the waits where it stands.
+
+    A payment is in one place at a time, so where the two families of documents disagree, one of them is late.
+    """
     active = {step["elementInstanceKey"]: step for step in steps if step.get("state") in {"ACTIVATING", "ACTIVE"}}
     found = [
         Stuck(
@@ -166,6 +171,7 @@ def stuck_in(steps: Sequence[Body], incidents: Sequence[Body]) -> list[Stuck]:
             incident["bpmnProcessId"],
             incident["elementId"],
             int(incident["processInstanceKey"]),
+            _root(incident),
             int(incident["elementInstanceKey"]),
             int(incident["incidentKey"]),
             int(incident["jobKey"]) if "jobKey" in incident else None,
@@ -174,16 +180,21 @@ def stuck_in(steps: Sequence[Body], incidents: Sequence[Body]) -> list[Stuck]:
         for incident in incidents
         if incident["state"] == "OPEN"
     ]
-    at_incident = {one.step_key for one in found}
+    at_incident = {one.root_key for one in found}
     waits = [
         Stuck(
             StuckBy.WAIT,
             step["bpmnProcessId"],
             step["elementId"],
             int(step["processInstanceKey"]),
+            _root(step),
             int(key),
         )
         for key, step in active.items()
-        if step.get("elementType") in WAITS and int(key) not in at_incident
+        if step.get("elementType") in WAITS and _root(step) not in at_incident
     ]
     return sorted(found, key=lambda one: one.step_key) + sorted(waits, key=lambda one: one.step_key)
+
+
+def _root(body: Body) -> int:
+    return int(body.get("rootInstanceKey") or body["processInstanceKey"])

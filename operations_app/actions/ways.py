@@ -46,8 +46,6 @@ class Way:
     """The outcome is told to the wait that stands there, by message; it decides what happens."""
     unheld: str | None = None
     """Where to go instead when nothing is held."""
-    uses_hold: bool = False
-    """Whether what is behind it gives the hold back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,26 +82,31 @@ MONEY_LEFT: Final = "the money has been paid: force-complete, and recall it if i
 MONEY_CAME: Final = "the money is here: force-fail gives it back, a refund gives it back after it was credited"
 FAILING: Final = "it is on its way to that end already: retry instead"
 DECIDING: Final = "it writes a decision down that was made already: retry instead"
+OWN_BOOK: Final = "it writes the stores' own book, which nothing else may do: retry instead"
+CONFIRMED_ELSEWHERE: Final = "it waits to be confirmed or cancelled, which is done where disbursements are"
 BEGUN: Final = "more was done than can be cancelled: force-fail instead"
 
 
 def _before_rail(to: str, guards: tuple[Guard, ...] = (), *, unheld: str | None = None) -> Place:
-    held = to == "release-hold"
     return Place(
         BEFORE_MONEY,
-        Way(to, _REJECTED, guards, unheld=unheld, uses_hold=held),
-        Way(to, _CANCELLED, guards, unheld=unheld, uses_hold=held),
+        Way(to, _REJECTED, guards, unheld=unheld),
+        Way(to, _CANCELLED, guards, unheld=unheld),
     )
+
+
+def _only_retry(why: str) -> Place:
+    return Place(why, why, why)
 
 
 _WAITS_FOR_STP: Final = Place(
     Way("no-answer", _ANY, (Guard.PERHAPS_SENT,), told=True),
-    Way("refused-by-stp", _REJECTED, (Guard.NOT_SENT,)),
+    Guard.NOT_SENT.value,
     BEGUN,
 )
 _AFTER_UNKNOWN: Final = Place(
     Way("wait-for-news", _ANY, (Guard.PERHAPS_SENT,), told=True),
-    Way("release-hold", _REJECTED, (Guard.NOT_SENT,), uses_hold=True),
+    Way("release-hold", _REJECTED, (Guard.NOT_SENT,)),
     BEGUN,
 )
 
@@ -134,7 +137,7 @@ PLACES: Final[Mapping[tuple[str, str], Place]] = {
     ),
     ("rail-stp", "send-order"): Place(
         _WAITS_FOR_STP.complete,
-        _WAITS_FOR_STP.fail,
+        Way("refused-by-stp", _REJECTED, (Guard.NOT_SENT,)),
         Way("refused-by-stp", _CANCELLED, (Guard.NOT_SENT, Guard.NEVER_SENT)),
     ),
     ("rail-stp", "wait-for-status"): _WAITS_FOR_STP,
@@ -154,6 +157,26 @@ PLACES: Final[Mapping[tuple[str, str], Place]] = {
     ("payee-transfer", "wait-for-decision"): Place(Told(_RETURNED), FAILING, FAILING),
     ("late-return", "reverse-transfer"): Place(Way("record-returned", _RETURNED, (Guard.REVERSED,)), FAILING, FAILING),
     ("late-return", "wait-for-decision"): Place(Told(_RETURNED), FAILING, FAILING),
+    ("late-return", "restore-balance"): _only_retry(OWN_BOOK),
+    ("late-return", "report-return"): _only_retry(OWN_BOOK),
+    ("disbursement", "collect-updates"): _only_retry(OWN_BOOK),
+    ("disbursement", "wait-for-decision"): _only_retry(CONFIRMED_ELSEWHERE),
+    ("disbursement", "settle-decision"): _only_retry(DECIDING),
+    ("disbursement", "send-order"): Place(BEGUN, Way("release-updates", _REJECTED, (Guard.NOT_SENT,)), BEGUN),
+    ("disbursement", "record-sent"): _only_retry(OWN_BOOK),
+    ("disbursement", "pay-over-stp"): _only_retry(OWN_BOOK),
+    ("disbursement", "apply-transfer"): _only_retry(OWN_BOOK),
+    ("disbursement", "report-transfer"): _only_retry(OWN_BOOK),
+    ("disbursement", "release-updates"): _only_retry(OWN_BOOK),
+    ("disbursement", "wait-for-news"): Place(
+        Told(_ANY, (Guard.PERHAPS_SENT,)), Way("release-updates", _REJECTED, (Guard.NOT_SENT,)), BEGUN
+    ),
+    ("disbursement", "record-decision"): _only_retry(DECIDING),
+    ("disbursement", "ask-again"): Place(
+        Way("wait-for-news", _ANY, (Guard.PERHAPS_SENT,), told=True),
+        Way("release-updates", _REJECTED, (Guard.NOT_SENT,)),
+        BEGUN,
+    ),
     ("late-return", "record-returned"): Place(Way("returned", _RETURNED, (Guard.TOLD,)), FAILING, FAILING),
 }
 """By process and element: tasks and calls with an incident, and the gateways at which a payment waits."""
