@@ -31,6 +31,9 @@ _TOO_BUSY: Final = frozenset({408, 429, 500, 502, 503, 504})
 _AT_FAULT: Final = frozenset({400, 413})
 """A whole request is refused so when one of its documents is at fault."""
 
+_FORBIDDEN: Final = frozenset({401, 403})
+"""An index that is blocked, or not ours to write: somebody has to mend it, and the document is not at fault."""
+
 _LONGEST_PAUSE: Final = 5.0
 _READ_AT_ONCE: Final = 1000
 
@@ -295,7 +298,7 @@ class ElasticSink:
                 outcomes[at] = outcome
             if None not in answers:
                 break
-            self._patience.back_off("429", pause)
+            self._patience.back_off("refused for now", pause)
         self._patience.worked()
         return [outcome or TAKEN for outcome in outcomes]
 
@@ -344,6 +347,6 @@ def _outcome(item: Mapping[str, Any]) -> Outcome | None:
         return SEEN
     if error.get("type") == "index_not_found_exception":
         raise ViewGone
-    if status in _TOO_BUSY:
+    if status in _TOO_BUSY or status in _FORBIDDEN:
         return None
     return Outcome(Fate.DEAD, f"{status} {error.get('type')}: {error.get('reason')}"[:1000])

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 import pytest_asyncio
 from elasticsearch import ApiError, Elasticsearch
@@ -47,6 +48,10 @@ ANSWERS: Mapping[str, dict[str, Any]] = {
     "ams.book-transfer": {"outcome": "SETTLED", "reason": "none", "reason_detail": None},
     "channel.record-outcome": {},
 }
+
+
+MOST_MEMORY = 120
+"""MiB that an exporter may take."""
 
 
 @dataclass
@@ -251,6 +256,66 @@ async def until_waiting(world: World) -> None:
     while (await world.page("operations", "/health/ready")).status_code == httpx.codes.OK:
         assert time.monotonic() < end
         await asyncio.sleep(0.2)
+
+
+async def test_an_index_that_nobody_may_write_makes_the_view_wait_and_no_dead_letter(world: World):
+    def block(*, blocked: bool) -> None:
+        world.elastic.indices.put_settings(index="payhub-transfers", settings={"index.blocks.write": blocked})
+
+    await asyncio.to_thread(block, blocked=True)
+    ids = await world.pay(1)
+    await until_waiting(world)
+    await asyncio.to_thread(block, blocked=False)
+    await world.committed(ids)
+    assert "payhub_export_dead_letters_total{" not in (await world.page("operations", "/metrics")).text
+
+
+async def test_acts_and_callbacks_are_in_the_audit_view_each_once(world: World):  # H4 H6 H15
+    act = {
+        "seq": 1,
+        "at": "2026-11-18T10:00:00.000000+00:00",
+        "tenantId": "acme",
+        "actor": "olga",
+        "roles": ["operator"],
+        "action": "action.request",
+        "target": "transfer:p-1",
+        "paymentId": "p-1",
+        "outcome": "done",
+        "hash": "ab" * 32,
+    }
+    received = {
+        "seq": 1,
+        "id": "stp-1",
+        "at": "2026-11-18T10:00:00+00:00",
+        "party": "STP",
+        "kind": "order-status",
+        "paymentId": "p-1",
+        "tenantId": "acme",
+        "outcome": "received",
+        "times": 1,
+    }
+    producer = KafkaProducer(bootstrap_servers=[world.environment["PAYHUB_KAFKA_BOOTSTRAP_SERVERS"]])
+    for topic, value in (
+        ("payhub-operator-acts", act),
+        ("payhub-operator-acts", act),
+        ("payhub-callbacks", received),
+        ("payhub-callbacks", received | {"seq": 2, "outcome": "moved"}),
+    ):
+        producer.send(topic, value=json.dumps(value).encode())
+    producer.flush()
+    producer.close()
+
+    def told() -> list[tuple[str, str]]:
+        query = {"bool": {"filter": [{"term": {"paymentId": "p-1"}}, {"term": {"tenantId": "acme"}}]}}
+        found = world.elastic.search(index="payhub-audit", query=query)["hits"]["hits"]
+        return sorted((hit["_source"]["source"], hit["_source"]["outcome"]) for hit in found)
+
+    await until(lambda: told() == [("callback", "moved"), ("operator", "done")], "the audit view", 40)
+
+
+async def test_exporters_stay_small(world: World):
+    sizes = {name: psutil.Process(one.pid).memory_info().rss / 2**20 for name, one in world.exporters.items()}
+    assert all(size < MOST_MEMORY for size in sizes.values()), sizes
 
 
 async def test_dying_between_write_and_commit_and_two_at_once_give_the_documents_of_a_rebuild(world: World):
