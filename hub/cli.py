@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from hub.commands.audit import audit_app
+from hub.commands.disburse import disburse_app
 from hub.commands.ledger import ledger_app
 from hub.commands.reconcile import reconcile
 from hub.commands.stp import stp_app
@@ -37,6 +38,7 @@ payment_app = typer.Typer(no_args_is_help=True, help="What an operator can tell 
 for name, group in {
     "audit": audit_app,
     "bpmn": bpmn_app,
+    "disburse": disburse_app,
     "stp": stp_app,
     "ledger": ledger_app,
     "payment": payment_app,

@@ -28,6 +28,7 @@ from ledger.disbursement import fields
 from ledger.disbursement.commission import Schedule, Step, StepOf
 from ledger.disbursement.credits import Credit, NewCredit
 from ledger.disbursement.edits import Edit
+from ledger.disbursement.explanations import explanation
 from ledger.disbursement.merchants import BankAccount, Merchant, Store
 from ledger.disbursement.model import (
     AmountChanged,
@@ -959,21 +960,6 @@ class EventView(BaseModel):
         )
 
 
-EXPLAINED: Final[Mapping[str, str]] = {
-    "OTHER_FREQUENCY": "The store is paid at another frequency.",
-    "AUTOMATION_OFF": "Automation is switched off for its merchant; switch it on to let triggers fire.",
-    "MERCHANT_NOT_VALIDATED": "The merchant is not validated; treasury validates option, store and merchant.",
-    "STORE_NOT_VALIDATED": "The store is not validated; treasury validates an option first, then the store.",
-    "NO_BANK_ACCOUNT": "The store has no bank account; add one.",
-    "ACCOUNT_NOT_AUTHENTICATED": "The store's bank account is not authenticated; authenticate it first.",
-    "NOTHING_PENDING": "No balance update is pending.",
-    "NEGATIVE_TOTAL": "The pending updates sum to less than zero; later contributions must bring it up.",
-    "BELOW_MINIMUM": "The pending total is not more than the store's minimum.",
-    "PAY": "A transfer would be made.",
-}
-"""What a verdict means and what to do about it."""
-
-
 class VerdictView(BaseModel):
     """What a trigger would do with a store now, and why."""
 
@@ -982,7 +968,7 @@ class VerdictView(BaseModel):
         merchantId="moda-norte",
         frequency="DAILY",
         verdict="BELOW_MINIMUM",
-        explanation=EXPLAINED["BELOW_MINIMUM"],
+        explanation="2 pending updates sum to 80.00 MXN, not more than the minimum of 100.00 MXN",
         updates=2,
         total="80.00",
         minimum="100.00",
@@ -1004,7 +990,7 @@ class VerdictView(BaseModel):
             merchant_id=found.merchant,
             frequency=found.frequency,
             verdict=found.code,
-            explanation=EXPLAINED[found.code],
+            explanation=explanation(found),
             updates=found.updates,
             total=found.total.decimal(),
             minimum=found.minimum.decimal(),
@@ -1062,7 +1048,7 @@ class RunStoreView(BaseModel):
     model_config = example(
         storeId="norte-centro",
         verdict="PAY",
-        explanation=EXPLAINED["PAY"],
+        explanation="2 pending updates make a transfer of 1184.37 MXN",
         updates=2,
         total="1184.37",
         minimum="100.00",
@@ -1084,7 +1070,7 @@ class RunStoreView(BaseModel):
         return cls(
             store_id=found.verdict.store,
             verdict=found.verdict.code,
-            explanation=EXPLAINED[found.verdict.code],
+            explanation=explanation(found.verdict),
             updates=found.verdict.updates,
             total=found.verdict.total.decimal(),
             minimum=found.verdict.minimum.decimal(),
