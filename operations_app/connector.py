@@ -30,7 +30,7 @@ from operations_app.bulk.store import BulkStore
 from operations_app.callback_mirror import callback_loops
 from operations_app.journal import Journal
 from operations_app.mirror import log_loops
-from operations_app.settings import OperationsSettings
+from operations_app.settings import OperationsSettings, OperatorLogSettings
 from operations_app.views import open_views
 from operations_app.worker import OperationsWorker
 
@@ -67,7 +67,7 @@ async def open_api(engine: Engine) -> AsyncIterator[Service]:
         open_statements(book.database_url, book.pool_size, role=book.role) as ledger,
         open_statements(tables.url, 2) as connectors,  # as the STP connector, whose posts may be handled once more
         open_views() as views,
-        log_loops(journal := Journal(database), settings, read(KafkaSettings)) as loops,
+        log_loops(journal := Journal(database), read(OperatorLogSettings), read(KafkaSettings)) as loops,
         callback_loops(connectors, settings, read(KafkaSettings)) as telling,
     ):
         app = operations_app(

@@ -23,7 +23,7 @@ from hub.settings import KafkaSettings
 from hub.statements import Statements
 from ledger.outbox import KafkaTopic, Publish, Told, tell_for_ever
 from operations_app.journal import Entry, Journal, entries_after
-from operations_app.settings import OperationsSettings
+from operations_app.settings import OperatorLogSettings
 
 BATCH: Final = 500
 """Rows told per round at most."""
@@ -85,22 +85,22 @@ async def _one(connection: AsyncConnection[Any], statement: Any, **values: Any) 
 
 @asynccontextmanager
 async def log_loops(
-    journal: Journal, settings: OperationsSettings, kafka: KafkaSettings
+    journal: Journal, settings: OperatorLogSettings, kafka: KafkaSettings
 ) -> AsyncIterator[Sequence[Loop]]:
     """The loops beside the operations API: checkpoints, and the mirror where it is known where Kafka is."""
-    secret = settings.log_secret.get_secret_value().encode() if settings.log_secret else None
-    every = timedelta(seconds=settings.log_checkpoint_every)
+    secret = settings.secret.get_secret_value().encode() if settings.secret else None
+    every = timedelta(seconds=settings.checkpoint_every)
 
     async def checkpoint() -> None:
         await journal.checkpoint(every, secret)
 
-    loops: list[Loop] = [partial(repeat, "operator log", checkpoint, min(60.0, settings.log_checkpoint_every))]
+    loops: list[Loop] = [partial(repeat, "operator log", checkpoint, min(60.0, settings.checkpoint_every))]
     if kafka.bootstrap_servers is None:
         yield loops
         return
-    topic = KafkaTopic(kafka.bootstrap_servers, settings.log_topic, KEPT_FOR_EVER)
+    topic = KafkaTopic(kafka.bootstrap_servers, settings.topic, KEPT_FOR_EVER)
     try:
-        yield [*loops, partial(tell_for_ever, Mirror(journal.database, topic.publish), settings.log_mirror_every)]
+        yield [*loops, partial(tell_for_ever, Mirror(journal.database, topic.publish), settings.mirror_every)]
     finally:
         await topic.close()
 

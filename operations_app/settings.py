@@ -49,17 +49,23 @@ class OperationsSettings(Settings):
     action_publish_every: float = Field(default=0.3, gt=0)
     """Seconds between looks for requests and decisions that the engine was not given yet."""
 
-    log_topic: str = "payhub-operator-acts"
-    """The Kafka topic that the operator log is told to; made to be kept for ever when it is missing."""
-
-    log_mirror_every: float = Field(default=0.5, gt=0)
-    """Seconds between looks for acts to tell; nothing is told unless `PAYHUB_KAFKA_BOOTSTRAP_SERVERS` is set."""
-
-    log_checkpoint_every: float = Field(default=3600.0, gt=0)
-    """Seconds between checkpoints: rows of the operator log that say how it stands."""
-
-    log_secret: SecretStr | None = None
-    """Signs the checkpoints. Keep it from whoever administers the database."""
-
     bulk_every: float = Field(default=0.2, gt=0)
     """Seconds between looks for items of bulk operations that may begin."""
+
+
+class OperatorLogSettings(Settings):
+    """Where the operator log is told to, and what proves it."""
+
+    model_config = prefixed("PAYHUB_OPERATIONS_LOG_")
+
+    topic: str = "payhub-operator-acts"
+    """The Kafka topic that the operator log is told to; made to be kept for ever when it is missing."""
+
+    mirror_every: float = Field(default=0.5, gt=0)
+    """Seconds between looks for acts to tell; nothing is told unless `PAYHUB_KAFKA_BOOTSTRAP_SERVERS` is set."""
+
+    checkpoint_every: float = Field(default=3600.0, gt=0)
+    """Seconds between checkpoints: rows of the operator log that say how it stands."""
+
+    secret: SecretStr | None = None
+    """Signs the checkpoints. Keep it from whoever administers the database."""

@@ -57,11 +57,11 @@ def audit_verify(
 
 async def _verified(head: tuple[int, str] | None, *, mirror: bool) -> LogReport:
     from operations_app.mirror import mirrored
-    from operations_app.settings import OperationsSettings
+    from operations_app.settings import OperatorLogSettings
     from operations_app.verify import Evidence, verify
 
-    settings, kafka = read(OperationsSettings), read(KafkaSettings)
-    secret = settings.log_secret.get_secret_value().encode() if settings.log_secret else None
+    settings, kafka = read(OperatorLogSettings), read(KafkaSettings)
+    secret = settings.secret.get_secret_value().encode() if settings.secret else None
     # Kafka first: whatever it was told is in the database by then.
-    told = await mirrored(kafka.bootstrap_servers, settings.log_topic) if mirror and kafka.bootstrap_servers else None
+    told = await mirrored(kafka.bootstrap_servers, settings.topic) if mirror and kafka.bootstrap_servers else None
     return await verify(read(DatabaseSettings).url, Evidence(secret=secret, mirror=told, head=head))

@@ -7,12 +7,16 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
+from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy.engine import make_url
+from typer.testing import CliRunner
 
+from hub.cli import app
 from hub.migrations import migrate
 from hub.statements import Statements, open_statements
 from ledger.outbox import NotAcknowledged, Told
@@ -52,13 +56,17 @@ def log_url(new_database: Callable[[], str]) -> str:
 @pytest.fixture
 async def database(log_url: str) -> AsyncIterator[Statements]:
     """An empty log, worked on as the application does."""
-    with _owner(log_url) as owner:
+    _empty(log_url)
+    async with open_statements(log_url, 8, role=APP_ROLE) as opened:
+        yield opened
+
+
+def _empty(url: str) -> None:
+    with _owner(url) as owner:
         owner.execute("ALTER TABLE operations.act DISABLE TRIGGER USER")
         owner.execute("TRUNCATE operations.act, operations.act_cursor")
         owner.execute("ALTER TABLE operations.act ENABLE ALWAYS TRIGGER append_only")
         owner.execute("ALTER TABLE operations.act ENABLE ALWAYS TRIGGER follows")
-    async with open_statements(log_url, 8, role=APP_ROLE) as opened:
-        yield opened
 
 
 def _owner(url: str) -> psycopg.Connection[tuple[object, ...]]:
@@ -297,3 +305,33 @@ def test_a_report_names_the_first_broken_row() -> None:
     report = LogReport(rows=3, broken=["row 2: it is not what was written"], head="3:ab")
     assert str(report).endswith("The operator log is NOT sound: row 2: it is not what was written.")
     assert report.as_json()["first_broken"] == "row 2: it is not what was written"
+
+
+def test_the_command_names_the_first_broken_row_and_ends_with_one(
+    log_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async def written() -> None:
+        async with open_statements(log_url, 2, role=APP_ROLE) as database:
+            for number in range(3):
+                await Journal(database).append(act(number))
+
+    def run(*words: str) -> tuple[int, dict[str, Any]]:
+        ended = CliRunner().invoke(app, ["audit", "verify", "--json", *words])
+        return ended.exit_code, json.loads(ended.stdout)
+
+    _empty(log_url)
+    asyncio.run(written())
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PAYHUB_DATABASE_URL", log_url)
+    code, sound = run()
+    assert code == 0, sound
+    assert (code, sound["sound"], sound["rows"], sound["mirrored"]) == (0, True, 3, None)
+    assert run("--head", sound["head"])[0] == 0
+    assert run("--head", "three")[0] == 1
+    tamper(log_url, sql.SQL("DELETE FROM operations.act WHERE seq = 3"))
+    assert run()[0] == 0
+    code, cut = run("--head", sound["head"])
+    assert (code, cut["report"]["first_broken"]) == (1, "row 3: it was noted down and is gone")
+    tamper(log_url, sql.SQL("UPDATE operations.act SET actor = 'eve' WHERE seq = 2"))
+    code, changed = run("--no-mirror")
+    assert (code, changed["report"]["first_broken"]) == (1, "row 2: it is not what was written")
