@@ -79,9 +79,10 @@ async def open_api(engine: Engine) -> AsyncIterator[Service]:
             settings=settings,
             engine=engine,
             search_secret=secret.get_secret_value().encode() if secret else None,
-            probes={"database": database.ping},  # without views or book the rest still answers; /health/parts tells
+            probes={"database": database.ping},  # without views or book the rest still answers; /api/v1/health tells
         )
         app.state.reprocessing = _reprocessing(connectors, engine)
+        app.openapi()  # takes half a second, which the first who asks should not wait
         yield Service(app, loops=[*loops, *telling])
 
 
