@@ -22,6 +22,7 @@ from rich.table import Table
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from hub.api import build_app, serve
+from hub.demo_stores import StoresDay, StoresFailed
 from hub.local import LocalHub
 from hub.money import Money
 from hub.seed import SeedError, seed
@@ -171,9 +172,11 @@ class Demo:
         configure_logging("demo", level="WARNING")
         try:
             asyncio.run(self._all())
-        except* DemoFailed as failed:
+        except* (DemoFailed, StoresFailed) as failed:
             raise DemoFailed("; ".join(str(one) for one in failed.exceptions)) from None
         self._console.print(self._table())
+        for table in self._stores.tables():
+            self._console.print(table)
         self._console.print(str(self._report))
         at_stp, here = self._books
         self._console.print(f"STP's book: {at_stp / 100:,.2f} MXN paid. Ours: {here / 100:,.2f} MXN over STP.")
@@ -189,17 +192,24 @@ class Demo:
         except SeedError as error:
             raise DemoFailed(str(error)) from None
         self._say("", f"{loaded.tenants} tenants with {loaded.accounts} accounts are in place")
-        async with httpx.AsyncClient(timeout=15) as self._http, self._listening():
-            await self._instruct_simulator()
-            async with asyncio.TaskGroup() as group:
-                for shown in self._payments:
-                    group.create_task(self._live(shown))
-                    await asyncio.sleep(0.15)
-            await self._deposit()
-            for shown in self._payments:
-                shown.effect = await self._effect(shown)
-            self._books = await self._at_stp(), await self._over_stp()
+        async with httpx.AsyncClient(timeout=15) as self._http:
+            self._stores = StoresDay(self._http, self._urls, self._issuer, self._say, self._run)
+            async with self._listening():
+                await self._shown()
         self._report = await verify(variables["PAYHUB_LEDGER_DATABASE_URL"])
+
+    async def _shown(self) -> None:
+        """Payments and a deposit, then the stores, then what both sides' books say."""
+        await self._instruct_simulator()
+        async with asyncio.TaskGroup() as group:
+            for shown in self._payments:
+                group.create_task(self._live(shown))
+                await asyncio.sleep(0.15)
+        await self._deposit()
+        await self._stores.live(f"http://127.0.0.1:{self._callback_port}/reports")
+        for shown in self._payments:
+            shown.effect = await self._effect(shown)
+        self._books = await self._at_stp(), await self._over_stp()
 
     def _say(self, key: str, what: str) -> None:
         self._console.print(f"{time.monotonic() - self._began:7.2f}s  {key:<12} {what}", highlight=False)
@@ -401,6 +411,13 @@ class Demo:
                     shown.told += 1
                     self._say(shown.key, f"signed callback says {told['transferState']}")
 
+        @app.post("/reports", status_code=204)
+        async def report(request: Request) -> None:
+            try:
+                self._stores.heard(await request.body(), request.headers)
+            except WebhookVerificationError:
+                self._say("report", "with a WRONG signature")
+
         serving = asyncio.create_task(serve(app, "127.0.0.1", self._callback_port))
         try:
             yield
@@ -447,6 +464,7 @@ class Demo:
                 }
                 for shown in self._payments
             ],
+            "stores": self._stores.as_json(),
             "ledger": self._report.as_json() if self._report else None,
             "deposit_credited": self._deposited,
             "stp_book": at_stp,
@@ -467,5 +485,6 @@ class Demo:
             problems.append("the deposit was not credited")
         if self._books[0] != self._books[1]:
             problems.append(f"STP's book holds {self._books[0]}, the ledger {self._books[1]} minor units")
+        problems += self._stores.problems()
         if problems:
             raise DemoFailed("; ".join(problems))
