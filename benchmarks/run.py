@@ -44,9 +44,11 @@ ALONE: Final = {
     "hot-account": _Alone("benchmarks.b6_hot_account", "database"),
     "orders": _Alone("benchmarks.stp_orders", "database"),
     "streamer": _Alone("benchmarks.b7_streamer", "nothing"),
+    "freshness": _Alone("benchmarks.b8_freshness", "nothing"),
+    "search": _Alone("benchmarks.b9_search", "nothing"),
     "disbursement": _Alone("benchmarks.b10_disbursement", "database"),
 }
-"""B1, B3, B5, B6, STP's orders, B7 and the stores due at once, by the names that `payhub bench` takes."""
+"""B1, B3, B5, B6, STP's orders, B7, B8, B9 and the stores due at once, by the names that `payhub bench` takes."""
 
 NAMES: Final = (END_TO_END, *ALONE)
 

@@ -273,7 +273,9 @@ def demo(
 def bench(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="end-to-end, accept, worker, ledger, hot-account, orders, streamer; or all."),
+        typer.Argument(
+            help="end-to-end, accept, worker, ledger, hot-account, orders, streamer, freshness, search, ...; or all."
+        ),
     ] = None,
     *,
     rounds: Annotated[int, typer.Option(min=1, help="end-to-end: how often the two sides alternate.")] = 3,
