@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from elasticsearch import Elasticsearch
 from fastapi import FastAPI
+from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 from exporters.audit import AuditFold
@@ -184,7 +185,7 @@ async def opened(url: str, prefix: str, tables: str, folder: Path) -> AsyncItera
             database=database,
             ledger=database,
             journal=Journal(database),
-            settings=OperationsSettings(cursor_secret="a secret of the tests"),
+            settings=OperationsSettings(cursor_secret=SecretStr("a secret of the tests")),
             search_secret=SEARCH_SECRET,
             probes={"database": database.ping},
         )

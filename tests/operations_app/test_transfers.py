@@ -61,7 +61,7 @@ def settled_over_stp(one: Any) -> bool:
 
 
 def ended_in_that_half_minute(one: Any) -> bool:
-    return "T07:45:00" <= one.get("endedAt", "")[10:] < "T07:45:30"
+    return "T07:45:00" <= str(one.get("endedAt"))[10:] < "T07:45:30"
 
 
 FILTERS: Final[list[tuple[dict[str, Any], Callable[[Any], bool]]]] = [
@@ -340,7 +340,7 @@ def kept(told, tables) -> str:
     url = make_url(tables).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(url) as connection:
         if connection.execute("SELECT 1 FROM stp.stp_order WHERE payment_id = %s", [id_]).fetchone():
-            return id_
+            return str(id_)
         connection.execute(
             "INSERT INTO stp.stp_order (payment_id, tenant_id, company, tracking_key, amount, payee_account, body, "
             "joined_sha256, operation_date, sending, state, settled_at) "
@@ -368,4 +368,4 @@ def kept(told, tables) -> str:
             "VALUES (%s, 1, 'acme', 'https://channel.example/hooks?token=secret')",
             [id_],
         )
-    return id_
+    return str(id_)
