@@ -1,4 +1,4 @@
-"""Load tenants, fees, accounts and allow-lists from one JSON file (docs/seed.md). Repeating it changes nothing."""
+"""Load tenants, fees, accounts, allow-lists and stores from one JSON file (docs/seed.md). Again: nothing changes."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 import connectors.channel.seed as channel_seed
 import connectors.stp.seed as stp_seed
+import ledger.disbursement.seed as stores_seed
 import ledger.seed as ledger_seed
 
 
@@ -27,17 +28,18 @@ class Seeded:
 
 async def seed(file: Path, database_url: str, ledger_url: str) -> Seeded:
     """Check the whole file first, then load it. Raises `SeedError`."""
-    books, tenants, receivers = _read(file)
+    books, tenants, receivers, stores = _read(file)
     try:
         await ledger_seed.seed(ledger_url, books)
         await channel_seed.seed(database_url, tenants)
         await stp_seed.seed(database_url, receivers)
-    except ledger_seed.SeedConflict as error:
+        await stores_seed.seed(ledger_url, stores)
+    except (ledger_seed.SeedConflict, stores_seed.StoresNotSeeded) as error:
         raise SeedError(f"{file}: {error}") from None
     return Seeded(len(books.tenants), sum(len(tenant.accounts) for tenant in books.tenants))
 
 
-def _read(file: Path) -> tuple[ledger_seed.Seed, channel_seed.Seed, stp_seed.Seed]:
+def _read(file: Path) -> tuple[ledger_seed.Seed, channel_seed.Seed, stp_seed.Seed, stores_seed.Seed]:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -49,6 +51,7 @@ def _read(file: Path) -> tuple[ledger_seed.Seed, channel_seed.Seed, stp_seed.See
             ledger_seed.Seed.model_validate(document),
             channel_seed.Seed.model_validate(document),
             stp_seed.Seed.model_validate(document),
+            stores_seed.Seed.model_validate(document),
         )
     except ValidationError as error:
         problems = (

@@ -165,12 +165,7 @@ class Options:
     async def validate(self, tenant: str, option_id: str, *, actor: str) -> PaymentOption:
         """The first link of the chain (L52). Raises `OptionUnknown`."""
         async with self._statements.connection() as connection, connection.transaction():
-            option = await locked_option(connection, tenant, option_id)
-            if not option.validated:
-                await connection.execute(_VALIDATE, {"tenant": tenant, "id": option_id})
-                what = (Object.OPTION, option_id)
-                await record(connection, tenant, what, Action.VALIDATED, after={"validated": True}, actor=actor)
-            return replace(option, validated=True)
+            return await validate_option(connection, tenant, option_id, actor=actor)
 
     async def find(self, tenant: str, option_id: str) -> PaymentOption:
         """Raises `OptionUnknown`."""
@@ -209,6 +204,16 @@ async def add_option(connection: Connection, tenant: str, option: PaymentOption,
     what = (Object.OPTION, option.id)
     await record(connection, tenant, what, Action.ADDED, after=option.as_json(), actor=actor)
     return True
+
+
+async def validate_option(connection: Connection, tenant: str, option_id: str, *, actor: str) -> PaymentOption:
+    """`Options.validate` within a transaction of the caller's."""
+    option = await locked_option(connection, tenant, option_id)
+    if not option.validated:
+        await connection.execute(_VALIDATE, {"tenant": tenant, "id": option_id})
+        what = (Object.OPTION, option_id)
+        await record(connection, tenant, what, Action.VALIDATED, after={"validated": True}, actor=actor)
+    return replace(option, validated=True)
 
 
 async def offered(connection: Connection, tenant: str, store: str, amount: int, at: datetime) -> list[PaymentOption]:
