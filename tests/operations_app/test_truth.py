@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -14,6 +15,7 @@ from hub.local import migrate_all
 from hub.statements import Statements, open_statements
 from ledger.payments import Booked
 from operations_app.truth import Facts, Order, Truth, compare
+from operations_app.views import open_views
 
 NOW = datetime(2026, 11, 18, 12, tzinfo=UTC)
 SETTLED = Facts(
@@ -108,3 +110,36 @@ async def test_a_period_is_compared_with_what_the_databases_hold(tables: Stateme
     empty = await truth.check(now - timedelta(hours=3), now - timedelta(hours=2))
     assert empty.agree
     assert empty.payments == {}
+
+
+async def test_a_document_that_tells_something_else_than_the_engine_is_found(
+    tables: Statements, told: Any, elasticsearch_url: str
+):
+    """Payments as the real folds show them, beside rows that say the same but for one."""
+    ended = {id_: body for id_, body in told.transfers.items() if body.get("outcome") not in {None, "UNKNOWN"}}
+    wrong = next(iter(ended))
+    for id_, body in ended.items():
+        await tables.rows(
+            "INSERT INTO channel.payment (id, tenant_id, idempotency_key, request_hash, amount, currency, payer, payee,"
+            " concept, publish_after, outcome, accepted_at, completed_at) VALUES (%(id)s::uuid, %(tenant)s,"
+            " %(id)s::text, '', %(amount)s, 'MXN', '{}', '{}', '', now(), %(outcome)s, %(at)s, %(at)s)",
+            {
+                "id": id_,
+                "tenant": body["tenantId"],
+                "amount": body["amount"] + (id_ == wrong),
+                "outcome": body["outcome"],
+                "at": NOW,
+            },
+        )
+    missing = str(uuid.uuid4())
+    await tables.rows(
+        "INSERT INTO channel.payment (id, tenant_id, idempotency_key, request_hash, amount, currency, payer, payee,"
+        " concept, publish_after, outcome, accepted_at, completed_at) VALUES (%(id)s::uuid, 'acme', 'k', '', 1, 'MXN',"
+        " '{}', '{}', '', now(), 'REJECTED', %(at)s, %(at)s)",
+        {"id": missing, "at": NOW},
+    )
+    async with open_views(elasticsearch_url, told.prefix) as views:
+        report = await Truth(tables, None, views).check(NOW - timedelta(hours=1), NOW + timedelta(hours=1))
+    assert {one.payment_id for one in report.differences} == {wrong, missing}
+    assert {one.between for one in report.differences} == {"engine/view"}
+    assert report.payments == {"payment": len(ended) + 1}
