@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -22,6 +23,29 @@ def data_dir() -> Iterator[Path]:
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder)
+
+
+def shows_the_day_of_the_stores(stores: dict[str, Any]) -> None:
+    """A late return, a balance below zero, manual confirmations, a cancelled and a returned transfer (L10 to L38)."""
+    paid = {name: [status for status, _ in store["transfers"]] for name, store in stores.items()}
+    assert paid == {
+        "centro": ["REJECTED", "APPLIED"],
+        "norte": ["APPLIED", "APPLIED"],
+        "sur": ["CANCELLED", "REJECTED", "APPLIED"],
+    }
+    balances = {name: [after for _, _, after, _ in store["updates"]] for name, store in stores.items()}
+    assert balances == {
+        "centro": ["1140.00", "1900.00", "0.00", "1900.00", "0.00"],
+        "norte": ["285.00", "0.00", "-285.00", "665.00", "0.00"],
+        "sur": ["1567.50", "0.00"],
+    }
+    told = {name: sorted(store["reports"]) for name, store in stores.items()}
+    settled = "disbursement.settlement"
+    assert told == {
+        "centro": ["disbursement.correction", settled, settled],
+        "norte": [settled, settled],
+        "sur": [settled],
+    }
 
 
 @pytest.mark.stack
@@ -46,6 +70,7 @@ def test_the_demo_shows_every_payment_as_announced_and_leaves_no_process(data_di
     assert effects["late-return"] == "taken, then given back"
     assert told["deposit_credited"]
     assert told["stp_book"] == told["ledger_over_stp"] > 0
+    shows_the_day_of_the_stores({store["store"]: store for store in told["stores"]})
     left = [
         process.pid for process in psutil.process_iter(["cmdline"]) if str(data_dir) in str(process.info["cmdline"])
     ]
