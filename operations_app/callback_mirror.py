@@ -16,10 +16,10 @@ from psycopg import AsyncConnection
 from connectors.channel import callback_feed as to_channels
 from connectors.stp import callback_feed as of_stp
 from hub.failpoint import failpoint
-from hub.settings import KafkaSettings
+from hub.settings import KafkaSettings, read
 from hub.statements import Statements
 from ledger.outbox import KafkaTopic, Publish, Told, tell_for_ever
-from operations_app.settings import OperationsSettings
+from operations_app.settings import OperationsSettings, OperatorLogSettings
 
 BATCH: Final = 500
 """Callbacks of one party told per round at most."""
@@ -80,6 +80,7 @@ async def callback_loops(
         return
     topic = KafkaTopic(kafka.bootstrap_servers, settings.callback_topic, {"retention.ms": "-1"})
     try:
-        yield [partial(tell_for_ever, CallbackMirror(connectors, topic.publish), settings.log_mirror_every)]
+        every = read(OperatorLogSettings).mirror_every
+        yield [partial(tell_for_ever, CallbackMirror(connectors, topic.publish), every)]
     finally:
         await topic.close()
