@@ -60,12 +60,12 @@ def damage(bank, *statements: str) -> None:
 async def test_balances_made_again_after_a_random_life_equal_the_kept_ones_and_wrong_ones_are_mended(lived):
     made = await rebuild(lived.url)
     assert made.equal, made
-    assert made.balances == 8
+    assert made.balances == 11
     assert (await rebuild(lived.url, write=True, reason="nothing to do")).written is False
 
-    damage(lived, "UPDATE ledger.balance SET credits = credits + 5, ver = ver + 1 WHERE account_id = 5")
+    damage(lived, "UPDATE ledger.balance SET credits = credits + 5, ver = ver + 1 WHERE account_id = 8")
     made = await rebuild(lived.url)
-    assert [(one.account_id, one.kept.credits - one.rebuilt.credits) for one in made.wrong] == [(5, 5)]
+    assert [(one.account_id, one.kept.credits - one.rebuilt.credits) for one in made.wrong] == [(8, 5)]
     assert not (await verify(lived.url)).sound  # looking changes nothing
 
     made = await rebuild(lived.url, write=True, reason="ticket 4711")
@@ -76,7 +76,7 @@ async def test_balances_made_again_after_a_random_life_equal_the_kept_ones_and_w
         ((account, was, became, reason),) = connection.execute(
             "SELECT account_id, was->>'ver', became->>'ver', reason FROM ledger.rebuilt_balance"
         ).fetchall()
-    assert (account, int(was) - int(became), reason) == (5, 1, "ticket 4711")
+    assert (account, int(was) - int(became), reason) == (8, 1, "ticket 4711")
 
 
 async def test_balances_are_not_replaced_while_the_postings_themselves_are_in_doubt(lived):
