@@ -63,6 +63,8 @@ class Payer:
     run: Run | None = None
     killed_at: int = 0
     """How many transfers there were when the worker was killed."""
+    confirmation: asyncio.Task[BankTransfer] | None = None
+    cancellation: asyncio.Task[BankTransfer] | None = None
     balances: Balances = field(init=False)
     transfers: Transfers = field(init=False)
     runs: Runs = field(init=False)
@@ -95,7 +97,7 @@ class Payer:
             TENANT, store, Money(centavos, "MXN"), operation=uuid.uuid4().hex, reason="opening", actor="treasury"
         )
 
-    async def transfer(self, store: str, *statuses: str, within: float = 60) -> BankTransfer:
+    async def transfer(self, store: str, *statuses: str, within: float = 90) -> BankTransfer:
         """The store's only transfer, once it has one of these statuses."""
         end = time.monotonic() + within
         found: list[BankTransfer] = []
@@ -107,7 +109,7 @@ class Payer:
             await asyncio.sleep(0.1)
         raise TimeoutError(f"the transfers of {store} are {[each.status.value for each in found]}")
 
-    async def until(self, holds: Callable[[], Any], within: float = 60) -> None:
+    async def until(self, holds: Callable[[], Any], within: float = 90) -> None:
         end = time.monotonic() + within
         while not await holds():
             assert time.monotonic() < end, "it did not come about in time"
@@ -161,6 +163,20 @@ async def kill_in_the_middle(payer: Payer) -> None:
     payer.hub.kill("work-disbursement")
 
 
+async def confirm(payer: Payer) -> BankTransfer:
+    """A person confirms a transfer as soon as it waits, twice."""
+    waiting = await payer.transfer("confirmed", "WAITING_FOR_CONFIRMATION", within=120)
+    for _ in range(2):
+        await payer.transfers.confirm(TENANT, waiting.id, "maria")
+    return waiting
+
+
+async def decline(payer: Payer) -> BankTransfer:
+    """A person cancels a transfer as soon as it waits."""
+    waiting = await payer.transfer("declined", "WAITING_FOR_CONFIRMATION", within=120)
+    return await payer.transfers.cancel(TENANT, waiting.id, "maria", "the store closed")
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def payer(
     tmp_path_factory: pytest.TempPathFactory, zeebe_address: str, new_database: Callable[[], str]
@@ -170,7 +186,7 @@ async def payer(
         "PAYHUB_STP_INQUIRE_AFTER": "1",
         "PAYHUB_STP_INQUIRE_AGAIN_AFTER": "3",
         "PAYHUB_DISBURSEMENT_PAGE": "8",
-        "PAYHUB_DISBURSEMENT_CONFIRM_WITHIN": "20",
+        "PAYHUB_DISBURSEMENT_CONFIRM_WITHIN": "15",
     }
     folder = tmp_path_factory.mktemp("hub")
     async with (
@@ -183,9 +199,12 @@ async def payer(
         await asyncio.gather(*(hub.ready(name) for name in PROCESSES))
         mine = Payer(hub, engine, statements)
         await fill(mine)
-        mine.run = await mine.runs.request(TENANT, Frequency.DAILY, "maria")
-        await kill_in_the_middle(mine)
-        yield mine
+        async with asyncio.TaskGroup() as people:
+            mine.confirmation = people.create_task(confirm(mine))
+            mine.cancellation = people.create_task(decline(mine))
+            mine.run = await mine.runs.request(TENANT, Frequency.DAILY, "maria")
+            await kill_in_the_middle(mine)
+            yield mine
 
 
 # --- How a transfer can end -----------------------------------------------------------------------------------------
@@ -238,17 +257,15 @@ async def test_what_comes_back_after_settlement_is_owed_again_and_corrected(paye
 
 
 async def test_a_transfer_waits_for_a_person_and_is_sent_when_confirmed(payer: Payer):  # L23
-    waiting = await payer.transfer("confirmed", "WAITING_FOR_CONFIRMATION")
-    assert waiting.must_wait
-    for _ in range(2):
-        await payer.transfers.confirm(TENANT, waiting.id, "maria")
+    assert payer.confirmation is not None
+    assert (await payer.confirmation).must_wait
     transfer = await payer.transfer("confirmed", "APPLIED")
     assert transfer.confirmed_by == "maria"
 
 
 async def test_a_transfer_that_a_person_cancels_is_never_sent(payer: Payer):  # L21 L23
-    waiting = await payer.transfer("declined", "WAITING_FOR_CONFIRMATION")
-    await payer.transfers.cancel(TENANT, waiting.id, "maria", "the store closed")
+    assert payer.cancellation is not None
+    assert (await payer.cancellation).reason_detail == "the store closed"
     assert await payer.owed("declined") == (AMOUNTS["declined"], AMOUNTS["declined"])
     with pytest.raises(ValueError, match="not enough values"):
         await payer.order(AMOUNTS["declined"])

@@ -366,6 +366,8 @@ def _until_it_dies(point: str, url: str, file: Path) -> None:
         "disbursement.select-stores.after-commit:2",
         "disbursement.request-disbursement.before-publish",
         "disbursement.request-disbursement.after-publish:2",
+        "disbursement.collect.before-commit:2",
+        "disbursement.event.after-log:3",
         "disbursement.report-transfer.before-make:2",
         "disbursement.close-run.after-commit",
     ],
