@@ -52,7 +52,7 @@ CAPTURED: Final = Path(__file__).parents[1] / "tests" / "exporters" / "records.j
 PAYMENTS: Final = 7
 """The captured payments that are multiplied: the first ones, which nothing disturbed."""
 
-BATCH: Final = 2000
+BATCH: Final = ExportSettings.model_fields["batch_records"].default
 
 
 @dataclass

@@ -48,7 +48,7 @@ class ExportSettings(Settings):
     search_secret: SecretStr | None = None
     """With it, transfers carry a digest by which a party is found by its whole identifier; one for all."""
 
-    batch_records: int = Field(default=2000, ge=1, le=10_000)
+    batch_records: int = Field(default=1000, ge=1, le=10_000)
     """Most records taken from Kafka at once."""
 
     batch_bytes: int = Field(default=4_000_000, ge=10_000)
