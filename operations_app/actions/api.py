@@ -28,7 +28,7 @@ from operations_app.actions.service import (
 from operations_app.actions.service import (
     Request as Wanted,
 )
-from operations_app.actions.store import Action, Approval, Link
+from operations_app.actions.store import Action, Approval
 from operations_app.actions.wiring import actions as wired
 from operations_app.cursors import Cursor, Limit, Paging
 
@@ -199,12 +199,6 @@ async def one(action_id: str, who: Looking, actions: InHand) -> dict[str, Any]:
     return described_action(action, approvals)
 
 
-@router.get("/transfers/{payment_id}/links")
-async def links(payment_id: str, who: Looking, actions: InHand) -> dict[str, Any]:
-    """The payments that give this one's money back, and the payment whose money this one gives back."""
-    return {"items": [_link(one, payment_id) for one in await actions.store.links(who.tenant, payment_id)]}
-
-
 # --- deciding -------------------------------------------------------------------------------------------------------
 
 
@@ -313,18 +307,6 @@ def described_action(action: Action, approvals: list[Approval] | None = None) ->
             for one in approvals
         ]
     return found
-
-
-def _link(link: Link, payment_id: str) -> dict[str, Any]:
-    gives = link.linked_payment_id == payment_id
-    return {
-        "relation": "gives-back" if gives else "given-back-by",
-        "paymentId": link.payment_id if gives else link.linked_payment_id,
-        "actionId": link.action_id,
-        "kind": link.kind,
-        "state": link.state,
-        "money": _money(link.amount, link.currency),
-    }
 
 
 def _money(amount: int, currency: str) -> dict[str, str] | None:

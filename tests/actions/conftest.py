@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from connectors.channel.model import AcceptLinkedPayment
 from connectors.channel.store import ChannelStore
 from connectors.stp.deposit_store import DepositStore
 from connectors.stp.orders import OrderStore
@@ -130,7 +131,8 @@ class Gateway:
 _SETTLED = """
     INSERT INTO channel.payment (id, tenant_id, idempotency_key, request_hash, amount, currency, payer, payee, concept,
         publish_after, process_instance_key, outcome, reason)
-    VALUES (%(id)s, %(tenant)s, %(id)s, 'x', %(amount)s, 'MXN', '{}', '{}', 'rent', now(), 1, 'SETTLED', 'none')
+    VALUES (CAST(%(id)s AS uuid), %(tenant)s, CAST(%(id)s AS text), 'x', %(amount)s, 'MXN', '{}', '{}', 'rent',
+        now(), 1, 'SETTLED', 'none')
 """
 
 
@@ -175,6 +177,19 @@ class Desk:
         return [tuple(row) for row in rows]
 
 
+def linked(payment: str) -> AcceptLinkedPayment:
+    """Bruno gives Ana something back."""
+    return AcceptLinkedPayment(
+        linked_payment_id=PaymentId(payment),
+        tenant_id=TENANT,
+        payer=BRUNO,
+        payee=ANA,
+        amount=1,
+        currency="MXN",
+        concept="DEVOLUCION",
+    )
+
+
 class ItsParties:
     """Ana paid Bruno."""
 
@@ -207,6 +222,11 @@ async def open_desk(url: str, shown: Shown, gateway: Gateway, expires: float = 6
             ActionRelay(store, gateway, 0.1, timedelta(hours=1)),
             store,
         )
+
+
+@pytest.fixture
+def linked_payment() -> Callable[[str], AcceptLinkedPayment]:
+    return linked
 
 
 @pytest.fixture(scope="module")

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from conftest import ANA, BRUNO, CARLOS, TENANT, Gateway, Shown, open_desk
+from conftest import CARLOS, TENANT, Gateway, Shown, linked, open_desk
 
-from connectors.channel.model import AcceptLinkedPayment
 from connectors.channel.store import ChannelStore
 from connectors.channel.worker import ChannelWorker
-from hub.transfer import PaymentId
 from operations_app.actions.model import Kind
 
 
@@ -27,16 +25,7 @@ async def main(step: str, url: str, payment: str, action: str = "") -> None:
         elif step == "carry-out":
             await desk.carrying.carry_out(TENANT, action)
         elif step == "accept":
-            job = AcceptLinkedPayment(
-                linked_payment_id=PaymentId(payment),
-                tenant_id=TENANT,
-                payer=ANA,
-                payee=BRUNO,
-                amount=1,
-                currency="MXN",
-                concept="DEVOLUCION",
-            )
-            await ChannelWorker(ChannelStore(desk.database), lambda: None).accept_linked_payment(job)
+            await ChannelWorker(ChannelStore(desk.database), lambda: None).accept_linked_payment(linked(payment))
 
 
 asyncio.run(main(*sys.argv[1:]))

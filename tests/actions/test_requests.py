@@ -17,6 +17,8 @@ import pytest
 from psycopg.errors import CheckViolation, IntegrityConstraintViolation
 from sqlalchemy.engine import make_url
 
+from connectors.channel.store import ChannelStore
+from connectors.channel.worker import ChannelWorker
 from operations_app.actions.model import ActionDecided, ActionRequested, Decision, Follows, Kind, State
 from operations_app.actions.policy import DEFAULT, Policy, Rule
 from operations_app.actions.service import ActionRefused, Actor, KeyReused, Moved, NotAllowed, Unknown
@@ -338,12 +340,11 @@ async def test_commands_are_given_again_after_a_crash_and_the_record_says_what_b
 
 
 @pytest.mark.parametrize("point", ["channel.accept-linked.before-commit", "channel.accept-linked.after-commit"])
-async def test_a_linked_payment_is_accepted_once(desk, dying, tables, point):
+async def test_a_linked_payment_is_accepted_once(desk, dying, linked_payment, point):
     payment = str(uuid.uuid4())
     dying(point, "accept", payment)
-    again = [sys.executable, str(Path(__file__).with_name("dying.py")), "accept", tables, payment]
+    worker = ChannelWorker(ChannelStore(desk.database), lambda: None)
     for _ in range(2):
-        done = subprocess.run(again, env={**os.environ, "PYTHONPATH": str(Path.cwd())}, check=False)
-        assert done.returncode == 0
+        await worker.accept_linked_payment(linked_payment(payment))
     rows = await desk.database.rows("SELECT amount FROM channel.payment WHERE id = %(id)s", {"id": payment})
     assert rows == [(1,)]
