@@ -20,6 +20,7 @@ from hub.repetition import repeat
 from hub.settings import TokenSettings, read
 from hub.statements import Statements, open_statements
 from hub.tokens import TokenVerifier
+from ledger.disbursement.pricing import Commissions
 from ledger.disbursement.report import Reports
 from ledger.disbursement.runs import Runs
 from ledger.disbursement.transfers import Transfers
@@ -48,7 +49,11 @@ async def open_work(engine: Engine) -> AsyncIterator[Work]:
                 DisbursementWorker(Transfers(statements), Reports(statements), terms),
                 RunWorker(runs, engine, settings.page),
             ],
-            loops=[_relay(statements, engine, settings), notices.run],
+            loops=[
+                _relay(statements, engine, settings),
+                notices.run,
+                partial(repeat, "commissions", Commissions(statements).recalculate_due, settings.recalculate_every),
+            ],
             probes={"database": statements.ping},
         )
 

@@ -67,6 +67,9 @@ class DisbursementSettings(Settings):
     publish_lease: int = Field(default=30, ge=1)
     """Seconds for which a message stays with the process that took it, before any other may publish it."""
 
+    recalculate_every: float = Field(default=3600, gt=0)
+    """Seconds between looks for payment options that have yet to take the month's commission."""
+
     def defaults(self) -> Defaults:
         """When the stores of tenants that set nothing are paid."""
         lines = {frequency: str(getattr(self, frequency.lower())) for frequency in Frequency}

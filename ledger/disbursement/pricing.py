@@ -15,6 +15,7 @@ from zoneinfo import ZoneInfo
 from psycopg.types.json import Jsonb
 
 from hub.statements import Statements
+from hub.telemetry import logger
 from ledger.disbursement.commission import Inputs, Schedule, Step, monthly_rate
 from ledger.disbursement.edits import (
     Action,
@@ -29,6 +30,8 @@ from ledger.disbursement.edits import (
 from ledger.disbursement.model import StoreUnknown
 from ledger.disbursement.options import PaymentOption, locked_option
 from ledger.disbursement.refusals import MerchantUnknown
+
+log = logger(__name__)
 
 ZONE: Final = ZoneInfo("America/Mexico_City")
 """Whose months count."""
@@ -127,6 +130,14 @@ _ALL_ORIGINATION: Final = (
     "WHERE c.tenant_id = %(tenant)s GROUP BY 1, 2"
 )
 _TENANTS: Final = "SELECT DISTINCT tenant_id FROM disbursement.payment_option WHERE auto_update ORDER BY tenant_id"
+_TENANTS_DUE: Final = (
+    "SELECT DISTINCT o.tenant_id FROM disbursement.payment_option o WHERE o.auto_update "
+    "AND (o.trial_ends_at IS NULL OR o.trial_ends_at < %(at)s) "
+    "AND EXISTS (SELECT FROM disbursement.commission_standard c WHERE c.tenant_id = o.tenant_id "
+    "AND c.merchant_id = o.merchant_id AND (c.store_id IS NULL OR c.store_id = o.store_id)) "
+    "AND NOT EXISTS (SELECT FROM disbursement.commission_trace t WHERE t.tenant_id = o.tenant_id "
+    "AND t.option_id = o.id AND t.month = %(month)s AND t.kind = 'MONTHLY') ORDER BY o.tenant_id"
+)
 
 
 class Commissions:
@@ -189,8 +200,16 @@ class Commissions:
         return [Trace(*row) for row in rows]
 
     async def tenants(self) -> list[str]:
-        """Those that have options with auto-update: whom a monthly timer has to think of."""
+        """Those that have options with auto-update."""
         return [row[0] for row in await self._statements.rows(_TENANTS)]
+
+    async def recalculate_due(self, at: datetime | None = None) -> None:
+        """Recalculate for the present month wherever an option has not taken its change yet; a timer calls this."""
+        at = at or datetime.now(self._zone)
+        month = at.astimezone(self._zone).date().replace(day=1)
+        for (tenant,) in await self._statements.rows(_TENANTS_DUE, {"at": at, "month": month}):
+            done = await self.recalculate(tenant, month, actor="timer", at=at)
+            log.info("commissions.recalculated", tenant=tenant, month=f"{month:%Y-%m}", changed=len(done.changed))
 
     async def recalculate(self, tenant: str, month: date, *, actor: str, at: datetime | None = None) -> Recalculated:
         """Give every option with auto-update its rate for `month` (any day of it), from the origination before (L50).

@@ -221,6 +221,18 @@ async def test_only_options_with_auto_update_take_the_months_change_and_each_onc
     assert (april.changed, april.same) == (("follows",), 1)
 
 
+async def test_a_timer_finds_whoever_has_not_taken_the_months_change(own_lender):  # L50
+    await shop(own_lender, option("follows", merchant_commission=600, auto_update=True))
+    commissions = Commissions(own_lender.statements)
+    await commissions.recalculate_due(MARCH)
+    assert await _rates(own_lender) == {"follows": 600}  # without a standard there is nothing to take
+    await commissions.set_standard(own_lender.name, "m1", 500, actor="treasury")
+    for month, points in ((MARCH, 500), (MARCH, 500), (MARCH + timedelta(days=31), 450)):
+        await commissions.recalculate_due(month)
+        assert await _rates(own_lender) == {"follows": points}
+        await commissions.set_standard(own_lender.name, "m1", 450, actor="treasury")
+
+
 async def _rates(lender) -> dict[str, int]:
     rows = await lender.statements.rows(
         "SELECT id, merchant_commission FROM disbursement.payment_option WHERE tenant_id = %(tenant)s",
