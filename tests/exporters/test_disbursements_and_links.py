@@ -114,7 +114,8 @@ def disbursed_and_returned(log: SimpleNamespace) -> list[RawMessage]:
 
 def folded(log: SimpleNamespace, messages: list[RawMessage], sizes: Iterator[int]) -> Any:
     """By exporters that each die after a batch and remember nothing."""
-    store, at, state = log.Store(), 0, {}
+    store, at = log.Store(), 0
+    state: dict[str, list[int]] = {}
     while at < len(messages):
         size = next(sizes)
         one = log.pipeline("operations", store, state, room=5)

@@ -1,0 +1,51 @@
+"""What a newer version does with indexes that an older one made."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from elasticsearch import Elasticsearch
+
+from exporters.elastic import Indexes, open_client
+from exporters.views import VIEWS
+
+AUDIT = VIEWS["audit"]
+
+
+@pytest.fixture
+def client(elasticsearch_url: str) -> Iterator[Elasticsearch]:
+    opened = open_client(elasticsearch_url)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def prefix(client: Elasticsearch) -> Iterator[str]:
+    name = f"older-{uuid.uuid4().hex[:8]}"
+    yield name
+    client.indices.delete(index=list(client.indices.get(index=f"{name}-*").body))
+    client.indices.delete_index_template(name=f"{name}-*")
+
+
+def test_fields_that_were_added_are_taken_by_the_index_in_use(client: Elasticsearch, prefix: str):
+    columns = {name: kind for name, kind in AUDIT.families["audit"].items() if name not in {"hash", "roles"}}
+    older = replace(AUDIT, families={**AUDIT.families, "audit": columns})
+    made = Indexes(client, older, prefix).ensure()
+    now = Indexes(client, AUDIT, prefix).ensure()
+    assert now.unique == made.unique
+    (mapped,) = client.indices.get_mapping(index=f"{prefix}-audit").body.values()
+    assert {"hash", "roles"} <= mapped["mappings"]["properties"].keys()
+    client.index(index=f"{prefix}-audit", document={"hash": "ab", "roles": ["operator"]})
+
+
+def test_a_field_of_another_type_leaves_the_index_as_it_is_until_a_rebuild(client: Elasticsearch, prefix: str):
+    older = replace(AUDIT, families={**AUDIT.families, "audit": AUDIT.families["audit"] | {"hash": {"type": "long"}}})
+    made = Indexes(client, older, prefix).ensure()
+    indexes = Indexes(client, AUDIT, prefix)
+    assert indexes.ensure().unique == made.unique
+    indexes.use(indexes.create(indexes.newest() + 1))  # as a rebuild does
+    (mapped,) = client.indices.get_mapping(index=f"{prefix}-audit").body.values()
+    assert mapped["mappings"]["properties"]["hash"]["type"] == "keyword"
