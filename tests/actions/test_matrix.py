@@ -18,6 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -72,7 +73,7 @@ from ledger.seed import Seed, seed
 from ledger.verify import verify
 from operations_app.actions import wiring
 from operations_app.actions.model import Kind, ReasonCode, State
-from operations_app.actions.possible import Asked, Plan, available
+from operations_app.actions.possible import Asked, AskedMoney, Plan, available
 from operations_app.actions.service import ActionRefused, Actions, Actor, Request
 from operations_app.actions.situation import Situation
 from operations_app.actions.store import Action
@@ -788,3 +789,32 @@ async def test_every_possible_action_on_every_place_moves_the_payment_to_the_rig
     held = (await LedgerBackend(world.database).balance(TENANT, "ana", "MXN")).held.minor
     unknown = [case for case, kind in tried if case.ends[kind] is Outcome.UNKNOWN or kind is Kind.MANUAL_OVERRIDE]
     assert held <= 1100 * len(unknown), "a hold is kept only where nobody knows the outcome"
+
+
+async def settles(world: World, payment: str) -> None:
+    """The payment has ended, and the views show it."""
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(ActionRefused):
+                if (await world.situation(payment)).process_state == "COMPLETED":
+                    return
+            await asyncio.sleep(0.5)
+
+
+@pytest.mark.stack
+@pytest.mark.timeout(300)
+@pytest.mark.asyncio(loop_scope="module")
+async def test_money_goes_back_as_a_payment_of_its_own_and_never_more_than_there_was(world: World):  # L38
+    paid, credited = await paying()(world), await deposited()(world)
+    for payment, kind in ((paid, Kind.RECALL), (credited, Kind.REFUND)):
+        await settles(world, payment)
+        part, rest = Asked(money=AskedMoney(amount="4.00", currency="MXN")), Asked()
+        actions = [await world.done(await world.act(payment, kind, asked)) for asked in (part, rest)]
+        assert [(one.state, one.amount) for one in actions] == [(State.CONFIRMED, 400), (State.CONFIRMED, 600)]
+        with pytest.raises(ActionRefused, match="all of it"):
+            await world.act(payment, kind, Asked())
+        for one in actions:
+            assert one.linked_payment_id is not None
+            assert await world.outcome(one.linked_payment_id) is SETTLED
+            assert "capture" in await world.booked(one.linked_payment_id)
+    assert (await verify(world.url)).sound
