@@ -186,14 +186,16 @@ def _ledger(facts: Facts) -> Iterator[tuple[str, str]]:
     book = facts.booked
     if book is None:
         return
+    # A disbursement that came back is booked the other way round, not reversed: only the settlement account tells.
+    moved = book.settled if facts.kind == "disbursement" else book.moved
     if not facts.is_final:
         # A process books and then records, or is told and then books: until it has ended both are in order.
-        if book.moved not in {0, facts.amount}:
-            yield "engine/ledger", f"under way, booked {book.moved} of {facts.amount}"
+        if moved not in {0, facts.amount}:
+            yield "engine/ledger", f"under way, booked {moved} of {facts.amount}"
         return
     expected = facts.amount if facts.outcome == _SETTLED else 0
-    if book.moved != expected:
-        yield "engine/ledger", f"outcome {facts.outcome}, booked {book.moved}, should be {expected}"
+    if moved != expected:
+        yield "engine/ledger", f"outcome {facts.outcome}, booked {moved}, should be {expected}"
     if book.held:
         yield "engine/ledger", f"outcome {facts.outcome}, still held {book.held}"
     over_scheme = {"deposit": -expected}.get(facts.kind, expected if facts.order is not None else 0)

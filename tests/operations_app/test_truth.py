@@ -39,10 +39,16 @@ REFUSED = replace(
 )
 ON_US = replace(SETTLED, order=None, booked=Booked(100, 0, 0))
 DEPOSIT = replace(SETTLED, kind="deposit", order=None, booked=Booked(100, -100, 0))
+DISBURSED = replace(SETTLED, kind="disbursement")
+CAME_BACK = replace(  # L38
+    DISBURSED, outcome="RETURNED", order=Order("RETURNED", "ACCEPTED", 100), booked=Booked(moved=200, settled=0, held=0)
+)
 UNDER_WAY = replace(SETTLED, outcome=None, order=Order("PENDING", "ACCEPTED", 100), booked=Booked(0, 0, 100), view=None)
 
 
-@pytest.mark.parametrize("facts", [SETTLED, REFUSED, ON_US, DEPOSIT, UNDER_WAY, replace(UNDER_WAY, outcome="UNKNOWN")])
+@pytest.mark.parametrize(
+    "facts", [SETTLED, REFUSED, ON_US, DEPOSIT, DISBURSED, CAME_BACK, UNDER_WAY, replace(UNDER_WAY, outcome="UNKNOWN")]
+)
 def test_what_agrees_has_no_difference(facts: Facts):
     assert list(compare(facts, NOW)) == []
 
@@ -59,6 +65,8 @@ def test_what_agrees_has_no_difference(facts: Facts):
         (replace(REFUSED, booked=Booked(0, 0, 100)), "engine/ledger"),
         (replace(UNDER_WAY, booked=Booked(50, 50, 50)), "engine/ledger"),
         (replace(DEPOSIT, booked=Booked(0, 0, 0)), "engine/ledger"),
+        (replace(CAME_BACK, booked=Booked(100, 100, 0)), "engine/ledger"),
+        (replace(DISBURSED, order=None), "engine/scheme"),
         (replace(SETTLED, view=None), "engine/view"),
         (replace(SETTLED, view={"amount": 100, "outcome": "SETTLED", "tenantId": "globex"}), "engine/view"),
         (replace(SETTLED, view={"amount": 100, "outcome": "UNKNOWN", "tenantId": "acme"}), "engine/view"),
