@@ -25,6 +25,7 @@ NEWEST_FIRST: Final[Sequence[Mapping[str, Any]]] = (
     {"@timestamp": {"order": "desc"}},
     {"position": {"order": "desc", "missing": "_last"}},
     {"partitionId": {"order": "desc", "missing": "_last"}},
+    {"source": {"order": "desc"}},  # acts and callbacks are numbered each for themselves
 )
 
 

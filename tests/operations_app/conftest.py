@@ -1,6 +1,7 @@
 """The operations API in process, over views that the real folds made of records of the real engine.
 
-`records.jsonl.gz` of the exporters' tests holds 14 payments of the tenant acme; one of them is told here as globex's.
+`records.jsonl.gz` of the exporters' tests holds 14 payments of the tenant acme. Here one of them is told as globex's,
+and the one with the concept "cancel" says that it gives back the one with the concept "return".
 """
 
 from __future__ import annotations
@@ -89,6 +90,12 @@ def told(elasticsearch_url: str) -> Iterator[Told]:
 def _messages() -> tuple[list[RawMessage], str]:
     records = [json.loads(line) for line in gzip.decompress(RECORDS.read_bytes()).splitlines()]
     started = [one for one in records if one["valueType"] == "MESSAGE_START_EVENT_SUBSCRIPTION"]
+    by_concept = {one["value"]["variables"].get("concept"): one["value"] for one in started}
+    cancelled = by_concept["cancel"]["processInstanceKey"]
+    for value in (one["value"] for one in records if one["valueType"] == "VARIABLE"):
+        if (value["name"], value["scopeKey"]) == ("reference_number", cancelled):
+            value["name"] = "original_payment_id"
+            value["value"] = json.dumps(by_concept["return"]["variables"]["payment_id"])
     foreign = next(
         one["value"]["variables"]["payment_id"] for one in started if one["value"]["variables"].get("concept") == "Test"
     )
