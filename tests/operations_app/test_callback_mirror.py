@@ -106,3 +106,21 @@ async def test_two_mirrors_at_once_tell_each_callback_once(tables: Statements):
 
     assert await CallbackMirror(tables, publish).tell() == 1
     assert (len(first.told), len(second.told)) == (1, 0)
+
+
+async def test_dying_between_kafkas_word_and_the_mark_tells_the_same_numbers_again(tables: Statements):
+    """What `operations.callback-mirror.after-acknowledgement` is for."""
+    topic = Topic()
+
+    async def publish(waiting: Sequence[Told]) -> None:
+        first = not topic.told
+        await topic.publish(waiting)
+        if first:
+            raise NotAcknowledged("died before it could mark")
+
+    mirror = CallbackMirror(tables, publish)
+    await post(tables, "b")
+    with pytest.raises(NotAcknowledged):
+        await mirror.tell()
+    assert (await mirror.tell(), await mirror.tell()) == (1, 0)
+    assert topic.told[0] == topic.told[1]
