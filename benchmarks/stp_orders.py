@@ -142,6 +142,7 @@ def _hub(handler: Handler) -> Send:
 def _order(payment: str, institutions: accounts.Institutions) -> Orden:
     """The same order as the hub's, ready in STP's words."""
     job = SendOrder.model_validate({**VARIABLES, "payment_id": payment})
+    assert job.payer is not None
     return orden(
         sender=Sender(COMPANY, PAYER_ACCOUNT),
         key=tracking_key(PaymentId(payment)),
