@@ -308,9 +308,13 @@ async def test_a_request_is_told_to_the_engine_once_it_is_written(desk, dying):
     dying("operations.actions.before-commit", "ask", payment)
     assert not await desk.store.listed("acme", "maria", "all", payment_id=payment, after=None, limit=9)
     dying("operations.actions.after-commit", "ask", payment)
-    for point in ("after-lease", "before-publish", "after-publish"):
+    for point in (
+        "operations.actions.after-lease",
+        "operations.actions.before-publish",
+        "operations.actions.after-publish",
+    ):
         await desk.database.rows("UPDATE operations.action_outbox SET publish_after = now() WHERE published_at IS NULL")
-        dying(f"operations.actions.{point}", "publish", payment)
+        dying(point, "publish", payment)
     (action,) = await desk.store.listed("acme", "maria", "all", payment_id=payment, after=None, limit=9)
     before = len(desk.gateway.messages)
     (message,) = (await told(desk))[before:]
