@@ -566,8 +566,8 @@ class CreditView(BaseModel):
         storeId="norte-centro",
         optionId="centro-6",
         amount="1250.00",
-        commission="65.63",
-        net="1184.37",
+        commission="65.62",
+        net="1184.38",
         approved=True,
         signedAt=NOON,
         contributed=True,
@@ -657,9 +657,9 @@ class Booked(BaseModel):
         creditId="C-1001",
         type="CONTRIBUTION",
         sequence=7,
-        effect="1184.37",
+        effect="1184.38",
         previousBalance="0.00",
-        newBalance="1184.37",
+        newBalance="1184.38",
         at=NOON,
     )
 
@@ -694,8 +694,8 @@ _BOOKED: Final = {
     "creditId": "C-1001",
     "type": "CREDIT_CANCELLATION",
     "sequence": 8,
-    "effect": "-1184.37",
-    "previousBalance": "1184.37",
+    "effect": "-1184.38",
+    "previousBalance": "1184.38",
     "newBalance": "0.00",
     "at": NOON,
 }
@@ -744,8 +744,8 @@ class StoreBalanceView(BaseModel):
     model_config = example(
         storeId="norte-centro",
         currency="MXN",
-        balance="1184.37",
-        pending="1184.37",
+        balance="1184.38",
+        pending="1184.38",
         pendingUpdates=1,
         inTransit="0.00",
         inTransitUpdates=0,
@@ -782,9 +782,9 @@ class UpdateView(BaseModel):
         id="501",
         sequence=7,
         type="CONTRIBUTION",
-        effect="1184.37",
+        effect="1184.38",
         previousBalance="0.00",
-        newBalance="1184.37",
+        newBalance="1184.38",
         status="PENDING",
         overwritten=False,
         overwrites=None,
@@ -854,7 +854,7 @@ class TransferView(BaseModel):
     model_config = example(
         id=_TRANSFER,
         storeId="norte-centro",
-        amount="1184.37",
+        amount="1184.38",
         currency="MXN",
         status="APPLIED",
         trigger="DAILY",
@@ -914,7 +914,7 @@ class ItemView(BaseModel):
     """An update that a transfer pays or paid; `releasedAt` when it no longer does (L19)."""
 
     model_config = example(
-        updateId="501", sequence=7, creditId="C-1001", effect="1184.37", linkedAt=NOON, releasedAt=None
+        updateId="501", sequence=7, creditId="C-1001", effect="1184.38", linkedAt=NOON, releasedAt=None
     )
 
     update_id: str
@@ -1048,9 +1048,9 @@ class RunStoreView(BaseModel):
     model_config = example(
         storeId="norte-centro",
         verdict="PAY",
-        explanation="2 pending updates make a transfer of 1184.37 MXN",
+        explanation="2 pending updates make a transfer of 1184.38 MXN",
         updates=2,
-        total="1184.37",
+        total="1184.38",
         minimum="100.00",
         transferId=_TRANSFER,
         consideredAt=NOON,

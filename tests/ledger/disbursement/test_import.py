@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 
 import pytest
@@ -109,6 +110,18 @@ async def test_a_store_that_is_there_and_different_is_not_overwritten(lender):
     (found,) = await faults(importer.stores(lender.name, other, actor="op"))
     assert found == "line 3, column store_id: a store with this id is there and is different; edit that one"
     assert [one.name for one in await Merchants(lender.statements).stores(lender.name, "m1")] == ["Centro"]
+
+
+async def test_the_same_file_twice_at_once_comes_in_once(lender):
+    importer = Importer(lender.statements)
+    file = lines(STORES, *(STORE.format(f"s{number:04}", "Tienda") for number in range(1_500)))
+    done = await asyncio.gather(
+        *(importer.stores(lender.name, file, actor="op") for _ in range(2)), return_exceptions=True
+    )
+    assert sum(one.added for one in done if isinstance(one, Imported)) == 1_500
+    refused = [one for one in done if isinstance(one, NotImported)]
+    assert all("import the file again" in str(one) for one in refused)
+    assert await importer.stores(lender.name, file, actor="op") == Imported(0, 1_500)
 
 
 async def test_imported_credits_are_priced_like_signed_ones_and_traced(lender):  # L45, L57
