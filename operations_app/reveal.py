@@ -17,7 +17,6 @@ from pydantic import Field
 
 from connectors.stp.deposits import parties
 from hub.api import Caller, Problem, caller, read_json
-from hub.failpoint import failpoint
 from hub.statements import Statements
 from hub.transfer import Party
 from operations_app.access import SCOPES, scopes_of
@@ -79,7 +78,6 @@ async def reveal(payment_id: str, request: Request, who: Annotated[Caller, Depen
         found = await _parties(connection, who.tenant, payment_id)
         outcome = "not-found" if found is None else "done"
         seq = await journal.append(_act(who, payment_id, outcome=outcome, **why), connection)
-        failpoint("operations.reveal.before-commit")
     if found is None:
         raise Problem(404, "not-found", "There is no such payment.")
     values = {field.value: _value(found, field) for field in fields}

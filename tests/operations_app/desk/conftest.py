@@ -138,9 +138,27 @@ class Desk:
         ]
 
 
+@pytest.fixture(scope="session")
+def desk_app(desk_issuer: tuple[LocalIssuer, Path]) -> FastAPI:
+    """The application, described once: what it works on is each test's own."""
+    nothing: Any = None
+    return operations_app(
+        TokenVerifier(TokenSettings(jwks_file=desk_issuer[1])),
+        views=nothing,
+        database=nothing,
+        ledger=nothing,
+        journal=nothing,
+        settings=OperationsSettings(cursor_secret="a secret of the tests"),
+        probes={},
+    )
+
+
+_KEPT_BY_SLICES = ("callback_log", "bulk", "actions", "reprocessing")
+
+
 @pytest.fixture
-async def desk(desk_url: str, desk_issuer: tuple[LocalIssuer, Path]) -> AsyncIterator[Desk]:
-    issuer, keys = desk_issuer
+async def desk(desk_url: str, desk_issuer: tuple[LocalIssuer, Path], desk_app: FastAPI) -> AsyncIterator[Desk]:
+    issuer, _ = desk_issuer
     async with (
         open_statements(desk_url, 8, role=APP_ROLE) as database,
         open_statements(desk_url, 4, role=BOOK_ROLE) as ledger,
@@ -150,15 +168,11 @@ async def desk(desk_url: str, desk_issuer: tuple[LocalIssuer, Path]) -> AsyncIte
         engine, orders = FakeEngine(), OrderStore(owner)
         callbacks = Callbacks(orders, engine)
         deposits = Deposits(DepositStore(owner), orders, callbacks, engine)
-        app = operations_app(
-            TokenVerifier(TokenSettings(jwks_file=keys)),
-            views=views,
-            database=database,
-            ledger=ledger,
-            journal=Journal(database),
-            settings=OperationsSettings(cursor_secret="a secret of the tests"),
-            probes={},
-        )
+        app = desk_app
+        for name in _KEPT_BY_SLICES:
+            app.state._state.pop(name, None)
+        app.state.views, app.state.database, app.state.ledger = views, database, ledger
+        app.state.journal = Journal(database)
         app.state.reprocessing = Reprocessing(callbacks, deposits)
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://operations") as client:

@@ -6,8 +6,6 @@ import json
 from itertools import count
 from typing import Any
 
-import pytest
-
 from connectors.stp.accounts import AccountKind
 from connectors.stp.deposit_store import DepositStore, Receiver
 
@@ -182,7 +180,7 @@ async def test_with_the_engine_away_the_attempt_is_written_down_as_failed(desk):
     assert await desk.acts(action="callback.reprocess") == ["requested", "failed"]
 
 
-@pytest.mark.parametrize("role", ["viewer", "approver", "treasury", "auditor"])
-async def test_only_operators_handle_a_post_again(desk, role):
-    answer = await desk.ask("POST", "/stp/callbacks/1/reprocess", role, body=WHY)
-    assert (answer.status_code, answer.json()["code"]) == (403, "role-missing")
+async def test_only_operators_handle_a_post_again(desk):
+    for role in ("viewer", "approver", "treasury", "auditor"):
+        answer = await desk.ask("POST", "/stp/callbacks/1/reprocess", role, body=WHY)
+        assert (answer.status_code, answer.json()["code"]) == (403, "role-missing")
