@@ -78,9 +78,9 @@ class TransferRow(Shown):
     process_instance_key: str | None
     process_state: str | None
     current_step: str | None
-    current_steps: Sequence[str]
+    current_steps: list[str]
     attempts: int
-    open_incidents: Sequence[str]
+    open_incidents: list[str]
     accepted_at: str | None
     outcome_at: str | None
     ended_at: str | None
@@ -96,9 +96,9 @@ class TransferRow(Shown):
             fee=money(body.get("fee"), body.get("currency")),
             payer=PartyShown.of(body.get("payer")),
             payee=PartyShown.of(body.get("payee")),
-            current_steps=body.get("currentSteps", ()),
+            current_steps=body.get("currentSteps", []),
             attempts=body.get("attempts", 0),
-            open_incidents=body.get("openIncidents", ()),
+            open_incidents=body.get("openIncidents", []),
             **{name: body.get(field) for name, field in _PLAIN.items()},
             **more,
         )
@@ -140,7 +140,7 @@ class Total(Shown):
 class TransferPage(Shown):
     """A page of payments."""
 
-    items: Sequence[TransferRow]
+    items: list[TransferRow]  # lists are checked twice as fast as sequences, and this is the busiest answer
     total: Total
     next_cursor: str | None
 
