@@ -108,7 +108,7 @@ class ZeebeEngine:
             raise refusal(f"publish {message.message_name}", error) from None
         return Published.NEW
 
-    async def deploy(self, resources: Mapping[str, bytes], within: timedelta = timedelta(seconds=30)) -> Deployment:
+    async def deploy(self, resources: Mapping[str, bytes], within: timedelta = timedelta(seconds=90)) -> Deployment:
         """Give the engine BPMN and DMN files, by file name; all of them or none.
 
         Raises `InvalidRequest` with the engine's own list of faults, or `Unavailable`.
