@@ -174,7 +174,7 @@ class TrialHub:
         used = (psutil.Process(process.pid).cpu_times() for process in running if process is not None)
         return sum(times.user + times.system for times in used)
 
-    async def ready(self, name: str, within: float = 60) -> None:
+    async def ready(self, name: str, within: float = 120) -> None:
         """Wait until a process answers that it is ready. Raises `TimeoutError`."""
         url, end = f"http://127.0.0.1:{self.processes[name].port}/health/ready", time.monotonic() + within
         while time.monotonic() < end:
