@@ -31,7 +31,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from elasticsearch import Elasticsearch
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 from rich.console import Console
@@ -46,6 +45,7 @@ from exporters.settings import ExportSettings
 from exporters.sift import RawMessage
 from exporters.streamer import Session, look_for_less_garbage
 from exporters.views import VIEWS, View
+from hub.elastic import Elasticsearch
 from hub.stack.state import load_state
 
 CAPTURED: Final = Path(__file__).parents[1] / "tests" / "exporters" / "records.jsonl.gz"

@@ -25,12 +25,12 @@ from datetime import datetime
 from pathlib import Path
 
 from elastic_transport import TransportError
-from elasticsearch import ApiError, Elasticsearch
 
 import bpmn
 from benchmarks.b7_streamer import stack
 from connectors.channel.model import PaymentAccepted
 from exporters.elastic import open_client
+from hub.elastic import ApiError, Elasticsearch
 from hub.settings import EngineSettings
 from hub.stack.state import load_state
 from hub.transfer import IdentifierType, Party, PaymentId, TenantId

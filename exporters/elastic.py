@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from elastic_transport import ConnectionTimeout, ObjectApiResponse, TransportError
-from elasticsearch import ApiError, BadRequestError, Elasticsearch, NotFoundError
 from prometheus_client import Counter, Gauge, Histogram
 from pydantic_core import to_json
 
@@ -23,6 +22,7 @@ from exporters.documents import Body, Ref
 from exporters.pipeline import Encoded
 from exporters.record import SEEN, TAKEN, Fate, Outcome
 from exporters.views import View
+from hub.elastic import ApiError, BadRequestError, Elasticsearch, NotFoundError
 from hub.telemetry import logger
 
 log = logger(__name__)

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
-from elasticsearch import Elasticsearch
 from pydantic_core import to_json
 
 from exporters.elastic import Generation, Indexes, Patience, open_client
@@ -21,6 +20,7 @@ from exporters.record import EPOCH_BITS, Fate
 from exporters.settings import ElasticsearchSettings, ExportSettings, KafkaSettings
 from exporters.streamer import Session
 from exporters.views import View
+from hub.elastic import Elasticsearch
 from hub.settings import read
 
 _PAGE: Final = 2000

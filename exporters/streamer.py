@@ -17,7 +17,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from elastic_transport import TransportError
-from elasticsearch import ApiError, Elasticsearch
 from prometheus_client import Counter, Gauge
 
 from exporters.documents import Documents
@@ -27,6 +26,7 @@ from exporters.pipeline import Folded, Pipeline
 from exporters.record import Fate, Outcome, counted
 from exporters.settings import ExportSettings
 from exporters.views import View
+from hub.elastic import ApiError, Elasticsearch
 from hub.failpoint import failpoint
 from hub.telemetry import logger
 

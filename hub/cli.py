@@ -130,11 +130,11 @@ def rebuild(
 ) -> None:
     """Make the views again from Kafka, switch to them, and fail when they differ from those that were in use."""
     from elastic_transport import TransportError
-    from elasticsearch import ApiError
     from kafka.errors import KafkaError
 
     from exporters.rebuild import rebuild as make_again
     from exporters.views import VIEWS
+    from hub.elastic import ApiError
 
     chosen = views or list(VIEWS)
     if unknown := [name for name in chosen if name not in VIEWS]:

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 from elastic_transport import HttpxAsyncHttpNode, TransportError
-from elasticsearch import ApiError, AsyncElasticsearch, BadRequestError, NotFoundError
 
 from exporters.settings import ElasticsearchSettings, ExportSettings
+from hub.elastic import ApiError, AsyncElasticsearch, BadRequestError, NotFoundError
 from hub.errors import Unavailable
 from hub.settings import read
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -27,6 +27,7 @@ from typing import Any
 import psycopg
 import pytest
 import pytest_asyncio
+from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
 import bpmn
@@ -197,7 +198,7 @@ class World:
     async def situation(self, payment: str) -> Situation:
         return await self.actions.situation(TENANT, payment)
 
-    async def accept(self, payee: Party = BRUNO) -> str:
+    async def accept(self, payee: Party = BRUNO) -> tuple[PaymentAccepted, PaymentId]:
         """A payment of 10.00 from Ana."""
         payment = PaymentAccepted(
             payment_id=PaymentId(str(uuid.uuid4())),
@@ -209,7 +210,7 @@ class World:
             concept="rent",
             reference_number=7,
         )
-        return payment, payment.payment_id  # type: ignore[return-value]
+        return payment, payment.payment_id
 
     async def start(self, payment: PaymentAccepted) -> None:
         await self.channel.accept(Acceptance(payment, payment.payment_id, b"h" * 32, None, None), lease=3600)
@@ -408,7 +409,7 @@ async def opened(zeebe: str, elasticsearch: str, url: str) -> AsyncIterator[Worl
     with psycopg.connect(plain) as connection:
         connection.execute(_TENANT, [TENANT])
     settings = OperationsSettings(
-        cursor_secret="a secret of the tests", action_confirm_within=PATIENCE, action_look_for_money_every=1
+        cursor_secret=SecretStr("a secret of the tests"), action_confirm_within=PATIENCE, action_look_for_money_every=1
     )
     async with (
         open_engine(EngineSettings(address=zeebe)) as engine,
@@ -460,7 +461,7 @@ class Case:
 
     place: Element
     come: Callable[[World], Coroutine[Any, Any, str]]
-    ends: dict[Kind, Outcome | str]
+    ends: dict[Kind, Outcome | str | None]
     """By kind of action: the outcome that the channel is told, or what is booked at the end of a deposit."""
     note: str = ""
 
@@ -474,18 +475,18 @@ def paying(
     """A payment; `stuck`: fails, fails_after or refuses at an element."""
 
     async def come(world: World) -> str:
-        payment, payment_id = await world.accept(payee)  # type: ignore[misc]
+        payment, payment_id = await world.accept(payee)
         world.order[payment_id], world.inquire_again[payment_id] = order, again
         for how, element in stuck.items():
             getattr(world, how)[payment_id] = element
-        await world.start(payment)  # type: ignore[arg-type]
+        await world.start(payment)
         return str(payment_id)
 
     return come
 
 
 def over_stp(**facts: str) -> Callable[[World], Coroutine[Any, Any, str]]:
-    return paying(OTHER_BANK, **facts)  # type: ignore[arg-type]
+    return paying(OTHER_BANK, **facts)
 
 
 def deposited(**stuck: str) -> Callable[[World], Coroutine[Any, Any, str]]:
@@ -548,14 +549,14 @@ def ended_by(fail: Outcome | str | None = None, cancel: Outcome | None = None, c
     return {kind: end for kind, end in found.items() if end is not None}
 
 
-OVERRIDE = {Kind.MANUAL_OVERRIDE: None}
+OVERRIDE: dict[Kind, Outcome | str | None] = {Kind.MANUAL_OVERRIDE: None}
 PAYER, ON_US, STP, PAYEE, LATE = PAYMENTS
 
 
 def at(
     place: Element,
     come: Callable[[World], Coroutine[Any, Any, str]],
-    *ends: dict[Kind, Outcome | str],
+    *ends: Mapping[Kind, Outcome | str | None],
     note: str = "",
 ) -> Case:
     return Case(place, come, {kind: end for each in ends for kind, end in each.items()}, note)
@@ -741,11 +742,12 @@ async def one(world: World, case: Case, kind: Kind) -> None:
     end = case.ends[kind]
     asked = CHANGES[case.place[1]] if kind is Kind.MANUAL_OVERRIDE else Asked()
     if kind is Kind.FORCE_COMPLETE:
-        asked = Asked(outcome=STATED.get(end, end))  # type: ignore[arg-type, call-overload]
+        asked = Asked(outcome=STATED.get(end, end))  # type: ignore[arg-type]
     action = await world.done(await world.act(payment, kind, asked))
     assert (action.state, action.detail) == (State.CONFIRMED, None)
     if kind is Kind.MANUAL_OVERRIDE:
         end = case.ends.get(Kind.RETRY, Outcome.UNKNOWN)
+    assert end is not None
     await ends_as(world, payment, end)
 
 

@@ -10,7 +10,7 @@ from ledger.disbursement.model import Collected, Frequency, NothingToPay, Trigge
 
 async def verdict(lender, store: str = "s1", *, by_hand: bool = False) -> VerdictCode:
     (found,) = await lender.eligibility.explain(lender.name, store=store, by_hand=by_hand)
-    return found.code
+    return VerdictCode(found.code)
 
 
 async def not_paid(lender, why: VerdictCode, trigger: Trigger = Trigger.DAILY) -> None:

@@ -363,7 +363,7 @@ class StoresMachine(RuleBasedStateMachine):
             made = await self.lender.transfers.collect(self.lender.name, store, payment, trigger)
             if isinstance(made, Collected):
                 return "again" if made.again else "made"
-            return made.verdict.code
+            return str(made.verdict.code)
 
         self.do(lambda: self.shops.collect(store, payment, trigger), attempt)
 
@@ -373,7 +373,7 @@ class StoresMachine(RuleBasedStateMachine):
         payment = self.made(which)
 
         async def attempt() -> str:
-            return await self.lender.transfers.record_sent(self.lender.name, payment)
+            return str(await self.lender.transfers.record_sent(self.lender.name, payment))
 
         self.do(lambda: self.shops.sent(payment), attempt)
 
@@ -394,7 +394,7 @@ class StoresMachine(RuleBasedStateMachine):
         payment = self.made(which)
 
         async def attempt() -> str:
-            return await self.lender.transfers.record_outcome(self.lender.name, payment, outcome, reason="1")
+            return str(await self.lender.transfers.record_outcome(self.lender.name, payment, outcome, reason="1"))
 
         self.do(lambda: self.shops.told(payment, outcome), attempt)
 

@@ -28,7 +28,7 @@ def test_every_revision_goes_up_down_and_up_again_and_old_books_get_the_new_kind
     with psycopg.connect(make_url(url).set(drivername="postgresql").render_as_string(False)) as connection:
         connection.execute("INSERT INTO ledger.book (code) VALUES ('old')")
     migrate(BOOK, url)
-    kinds = asked(url, "SELECT kind, side, auto_create FROM ledger.chart")
+    kinds: set[tuple[object, ...]] = set(asked(url, "SELECT kind, side, auto_create FROM ledger.chart"))
     new = [
         line
         for line in STANDARD_CHART

@@ -38,7 +38,7 @@ DAMAGE = {
 
 @pytest.fixture(scope="module")
 def damaged_url(new_stores) -> str:
-    return new_stores()
+    return str(new_stores())
 
 
 @pytest.fixture

@@ -255,7 +255,7 @@ async def test_a_payment_of_another_tenant_is_in_no_list_and_a_list_of_another_t
     assert [one["id"] for one in (await desk.ok("GET", "/bulk-operations"))["bulkOperations"]] == [bulk["id"]]
 
 
-NONSENSE = (
+NONSENSE: tuple[dict[str, Any], ...] = (
     {"kind": "manual-override"},
     {"selection": {}},
     {"selection": {"paymentIds": [], "filter": {"state": ["PENDING"]}}},

@@ -32,7 +32,8 @@ def deposit(desk, clabe: str) -> bytes:
 
 
 async def listed(desk, **query: Any) -> list[dict[str, Any]]:
-    return (await desk.ok("GET", "/stp/callbacks", "viewer", query=query))["callbacks"]
+    found: list[dict[str, Any]] = (await desk.ok("GET", "/stp/callbacks", "viewer", query=query))["callbacks"]
+    return found
 
 
 async def test_each_post_is_listed_with_how_it_matched(desk):  # H4 L34 L41
