@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from connectors.channel.connector import CONNECTOR, open_api, open_work
-from connectors.channel.model import ClaimPayment, PaymentAccepted, RecordOutcome
+from connectors.channel.model import AcceptLinkedPayment, ClaimPayment, PaymentAccepted, RecordOutcome
 from hub.settings import SettingsError
 from hub.testing import Completed, FakeEngine, run
 from hub.transfer import Outcome, Reason
@@ -70,6 +70,6 @@ async def test_missing_settings_are_named_before_anything_is_opened(monkeypatch:
 
 
 def test_what_the_connector_says_of_itself() -> None:
-    assert set(CONNECTOR.jobs) == {ClaimPayment, RecordOutcome}
+    assert set(CONNECTOR.jobs) == {ClaimPayment, RecordOutcome, AcceptLinkedPayment}
     assert CONNECTOR.messages == (PaymentAccepted,)
     assert set(CONNECTOR.services) == {"channel"}
