@@ -24,6 +24,7 @@ Scope: TypeAlias = Literal[
     "bulk:request",
     "bulk:approve",
     "balances:read",
+    "book:read",
     "disbursements:read",
     "audit:read",
     "callbacks:reprocess",
@@ -36,9 +37,9 @@ SCOPES: Final[Mapping[str, frozenset[Scope]]] = {
     "viewer": _LOOKING,
     "operator": _LOOKING | {"audit:read", "pii:reveal", "actions:request", "bulk:request", "callbacks:reprocess"},
     "approver": _LOOKING | {"audit:read", "actions:approve", "bulk:approve"},
-    "treasury": _LOOKING | {"pii:reveal"},
+    "treasury": _LOOKING | {"book:read", "pii:reveal"},
     "admin": _LOOKING | {"audit:read", "policies:write"},
-    "auditor": _LOOKING | {"audit:read"},
+    "auditor": _LOOKING | {"book:read", "audit:read"},
 }
 """By role."""
 

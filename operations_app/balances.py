@@ -30,6 +30,8 @@ _EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 Reader = Annotated[Caller, Depends(allowed("balances:read"))]
+Reporter = Annotated[Caller, Depends(allowed("book:read"))]
+"""The book as a whole is for those whom the ledger's own API lets see it."""
 Address = Annotated[
     str, Path(description="As in `customer-deposit:A-17` or `fee-income`.", max_length=200, pattern="^[!-~]+$")
 ]
@@ -350,7 +352,7 @@ async def statement(
 
 @router.get("/trial-balance")
 async def trial_balance(
-    who: Reader, reports: Reports, *, at: Annotated[AwareDatetime | None, Query()] = None, axis: Axis = Axis.BOOKED
+    who: Reporter, reports: Reports, *, at: Annotated[AwareDatetime | None, Query()] = None, axis: Axis = Axis.BOOKED
 ) -> TrialBalance:
     """Debits and credits of each kind of account, and their difference per currency, now or at an instant."""
     found = await reports.trial_balance(who.tenant, at, axis)

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final, LiteralString
 
 from psycopg import AsyncConnection
+from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from hub.failpoint import failpoint
@@ -28,6 +29,7 @@ from ledger.disbursement.model import (
     BalanceUpdate,
     BookUnknown,
     DisbursementRefused,
+    DuplicateOperation,
     Frequency,
     NotOverwritable,
     StatusRecord,
@@ -115,6 +117,9 @@ async def transaction(statements: Statements, verb: str) -> AsyncIterator[Connec
                 failpoint(f"disbursement.{verb}.before-commit")
         except (DisbursementRefused, LedgerRefused) as error:
             refused = error
+        except UniqueViolation as error:
+            # The same operation in the same moment, on another store's lock: what each saw before was free.
+            refused = DuplicateOperation(error.diag.constraint_name or "")
     if refused is not None:
         raise refused
     failpoint(f"disbursement.{verb}.after-commit")

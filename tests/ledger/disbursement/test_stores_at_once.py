@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from functools import partial
 
+from hub.money import Money
 from ledger.disbursement.model import (
     Collected,
     NothingToPay,
@@ -110,4 +112,25 @@ async def test_callbacks_that_come_at_once_are_recorded_once_in_an_order_that_is
         events = await lender.transfers.events(lender.name, transfer.id)
         assert len(events) == 6
         assert all(event.outcome in ("handled", "repeated", "refused") for event in events)
+    await sound(lender)
+
+
+async def test_one_operation_on_two_stores_at_once_is_done_on_one_and_a_duplicate_on_the_other(own_lender):
+    lender = own_lender
+    for number in range(8):
+        for store in ("a", "b"):
+            await lender.store(f"{store}{number}")
+            await lender.credit(f"{store}-{number}", "100", "10", store=f"{store}{number}")
+        change = partial(
+            lender.balances.change_amount,
+            lender.name,
+            amount=Money(50_00, "MXN"),
+            commission=Money(5_00, "MXN"),
+            actor="operator",
+        )
+        done = await asyncio.gather(
+            *(change(credit=f"{store}-{number}", operation=f"edit-{number}") for store in ("a", "b")),
+            return_exceptions=True,
+        )
+        assert sorted(type(one).__name__ for one in done) == ["AmountChanged", "DuplicateOperation"]
     await sound(lender)

@@ -84,6 +84,7 @@ async def test_another_tenants_accounts_are_not_found(desk, paid):  # H16
         assert (answer.status_code, answer.json()["code"]) == (404, "not-found")
     for path in ("/balances/trial-balance", "/disbursements/stores"):
         assert (await desk.ask("GET", path, "partner")).status_code == 403
+    assert (await desk.ask("GET", "/balances/trial-balance", "viewer")).status_code == 403
     assert (await desk.ask("GET", f"{ACCOUNT}?currencyy=MXN")).status_code == 422
 
 
