@@ -7,8 +7,9 @@ to the newest revision before anything is started.
 from __future__ import annotations
 
 from importlib.resources import files
+from pathlib import Path
 
-from alembic import command, context
+from alembic import command, context, op
 from alembic.config import Config
 from sqlalchemy import create_engine, pool, text
 
@@ -48,3 +49,11 @@ def revise(schema: str) -> None:
         context.configure(connection=connection, version_table_schema=schema, transactional_ddl=True)
         with context.begin_transaction():
             context.run_migrations()
+
+
+def run_script(script: Path) -> None:
+    """Run a file of SQL in the revision under way, just as it is written."""
+    # SQLAlchemy's text() would take `:name` for a parameter, and psycopg, given parameters, `%`.
+    cursor = op.get_bind().connection.cursor()
+    cursor.execute(script.read_text(encoding="utf-8"))
+    cursor.close()

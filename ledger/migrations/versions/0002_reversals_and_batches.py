@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from alembic import op
+from hub.migrations import run_script
 
 revision = "0002"
 down_revision = "0001"
@@ -14,18 +14,11 @@ depends_on = None
 _SQL = Path(__file__).parent.parent / "sql"
 
 
-def _run(script: str) -> None:
-    # Sent as written: SQLAlchemy's text() would take `:name` and psycopg would take `%` for parameters.
-    cursor = op.get_bind().connection.cursor()
-    cursor.execute((_SQL / script).read_text(encoding="utf-8"))
-    cursor.close()
-
-
 def upgrade() -> None:
-    _run("0002_tables.sql")
-    _run("0002_functions.sql")
+    run_script(_SQL / "0002_tables.sql")
+    run_script(_SQL / "0002_functions.sql")
 
 
 def downgrade() -> None:
-    _run("0002_down.sql")
-    _run("0001_functions.sql")
+    run_script(_SQL / "0002_down.sql")
+    run_script(_SQL / "0001_functions.sql")
