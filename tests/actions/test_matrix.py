@@ -445,11 +445,23 @@ async def opened(zeebe: str, elasticsearch: str, url: str) -> AsyncIterator[Worl
             group.create_task(parts.relay.run()),
             group.create_task(Relay(channel, engine, ChannelSettings()).run()),
         ]
+        await _views_are_there(views)
         yield made
         stop.set()
         await asyncio.wait(running[:1], timeout=30)
         for one in running[1:]:
             one.cancel()
+
+
+async def _views_are_there(views: Views) -> None:
+    """The exporter makes them when it starts, which may be later than the first payment."""
+    async with asyncio.timeout(PATIENCE):
+        for family in ("transfers", "steps", "incidents"):
+            while True:
+                with suppress(Unavailable):
+                    await views.get(family, "none", TENANT)
+                    break
+                await asyncio.sleep(0.1)
 
 
 # ---- bringing a payment to a place
