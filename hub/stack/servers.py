@@ -349,7 +349,8 @@ def kafka(site: ServerSite) -> Part:
         if not (data / "meta.properties").exists():
             arguments = (
                 *(*java, "kafka.tools.StorageTool", "format", "--ignore-formatted"),
-                *("--cluster-id", state.kafka_cluster_id, "--config", str(configuration)),
+                # One word each: a cluster id may begin with a hyphen, and would be read as the next option.
+                *(f"--cluster-id={state.kafka_cluster_id}", f"--config={configuration}"),
             )
             await run_to_end("kafka", Launch(arguments, environment, home, site.user), site.log_file("kafka"))
         server = (*java, *site.class_archive("kafka"), "kafka.Kafka", str(configuration))

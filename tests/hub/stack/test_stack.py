@@ -26,7 +26,7 @@ from pyzeebe.errors import MessageAlreadyExistsError
 
 from hub.stack.control import StackControl, StackStatus
 from hub.stack.errors import StackError
-from hub.stack.state import StackState, load_state
+from hub.stack.state import Profile, StackState, load_state, new_state, save_state
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
@@ -270,6 +270,10 @@ def test_killing_the_launcher_leaves_no_process_and_an_interrupt_neither(new_sta
 
 def test_after_kill_of_everything_all_servers_come_back_with_their_data(new_stack: Callable[[str], Stack]):
     stack = new_stack("minimal")
+    stack.folder.mkdir(mode=0o711)
+    # One random cluster id in sixty-four begins like an option of Kafka's command line.
+    state = new_state(Profile.MINIMAL, {})
+    save_state(stack.folder, state.model_copy(update={"kafka_cluster_id": f"-{state.kafka_cluster_id[1:]}"}))
     addresses = stack.up()
     stack.publish("once")
     elasticsearch = addresses["elasticsearch"]
