@@ -62,7 +62,10 @@ def test_the_readmes_commands_work_in_processes_of_bounded_memory(data_dir: Path
         time.sleep(0.5)
     assert '"COMMITTED"' in told
     assert "NOTHING_PENDING" in run(stores)
-    assert "is sound" in run(operators)
+    seen = run(operators)
+    assert "ledger = views: 1 payments" in seen
+    assert "They agree." in seen
+    assert "is sound" in seen
     parts = json.loads(run(".venv/bin/payhub status --json"))["parts"]
     ours = {
         part["name"]: part["memory_bytes"] / 2**20
