@@ -7,15 +7,17 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from connectors.disbursement.access import Deciding, Doing, Editing, Key, Looking, ObjectId, Watching, replayed
-from connectors.disbursement.merchants_api import Cursor, PageSize, asked
-from connectors.disbursement.wire import (
+from connectors.disbursement.balances_wire import (
     Adjustment,
     Booked,
-    EventsPage,
-    EventView,
-    ItemsPage,
-    ItemView,
-    ReasonBody,
+    StatusesPage,
+    StatusView,
+    StoreBalanceView,
+    UpdatesPage,
+    UpdateView,
+)
+from connectors.disbursement.merchants_api import Cursor, PageSize, asked
+from connectors.disbursement.runs_wire import (
     RunsPage,
     RunStoresPage,
     RunStoreView,
@@ -24,16 +26,18 @@ from connectors.disbursement.wire import (
     ScheduleBody,
     SchedulesPage,
     ScheduleView,
-    StatusesPage,
-    StatusView,
-    StoreBalanceView,
-    TransfersPage,
-    TransferView,
-    UpdatesPage,
-    UpdateView,
     VerdictsPage,
     VerdictView,
 )
+from connectors.disbursement.transfers_wire import (
+    EventsPage,
+    EventView,
+    ItemsPage,
+    ItemView,
+    TransfersPage,
+    TransferView,
+)
+from connectors.disbursement.wire import ReasonBody
 from hub.api import Problem, not_valid
 from hub.money import Money
 from ledger.disbursement.eligibility import Eligibility

@@ -20,26 +20,21 @@ from connectors.disbursement.access import (
     Watching,
     replayed,
 )
-from connectors.disbursement.merchants_api import Cursor, PageSize, asked, edits_page
-from connectors.disbursement.wire import (
+from connectors.disbursement.balances_wire import Booked, UpdatesPage, UpdateView
+from connectors.disbursement.credits_wire import (
     AmountChangedView,
-    Booked,
     CreditBody,
     CreditsPage,
     CreditView,
     Delivery,
-    EditsPage,
     NewAmount,
-    NewOption,
-    OptionChanges,
-    OptionsPage,
-    OptionView,
-    ReasonBody,
     TracesPage,
     TraceView,
-    UpdatesPage,
-    UpdateView,
 )
+from connectors.disbursement.merchants_api import Cursor, PageSize, asked, edits_page
+from connectors.disbursement.merchants_wire import EditsPage
+from connectors.disbursement.options_wire import NewOption, OptionChanges, OptionsPage, OptionView
+from connectors.disbursement.wire import ReasonBody
 from hub.api import not_valid
 from ledger.disbursement import fields
 from ledger.disbursement.edits import Object

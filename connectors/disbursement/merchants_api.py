@@ -7,10 +7,9 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from connectors.disbursement.access import Deciding, Doing, Editing, Looking, ObjectId, Watching, replayed
-from connectors.disbursement.wire import (
+from connectors.disbursement.merchants_wire import (
     Automation,
     BankAccountView,
-    CommissionSchedule,
     EditsPage,
     EditView,
     MerchantChanges,
@@ -24,6 +23,7 @@ from connectors.disbursement.wire import (
     StoresPage,
     StoreView,
 )
+from connectors.disbursement.options_wire import CommissionSchedule
 from hub.api import not_valid
 from ledger.disbursement.edits import Object
 from ledger.disbursement.pricing import Commissions

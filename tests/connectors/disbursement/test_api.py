@@ -14,7 +14,16 @@ import pytest
 import pytest_asyncio
 from pydantic import BaseModel
 
-from connectors.disbursement import wire
+from connectors.disbursement import (
+    balances_wire,
+    credits_wire,
+    merchants_wire,
+    options_wire,
+    reports_api,
+    runs_wire,
+    transfers_wire,
+    wire,
+)
 from connectors.disbursement.api import disbursement_app
 from hub.migrations import migrate
 from hub.settings import TokenSettings
@@ -562,9 +571,10 @@ async def test_every_operation_is_described_with_examples(bare):
             if body:
                 name = body["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
                 assert "example" in schemas[name] or "examples" in schemas[name], (verb, path, name)
-    models = {name: each for name, each in vars(wire).items() if isinstance(each, type) and issubclass(each, BaseModel)}
-    for name, model in models.items():
+    modules = (balances_wire, credits_wire, merchants_wire, options_wire, reports_api, runs_wire, transfers_wire, wire)
+    named = [each for module in modules for each in vars(module).values()]
+    for model in {each for each in named if isinstance(each, type) and issubclass(each, BaseModel)}:
         extra = model.model_config.get("json_schema_extra")
         example = extra.get("example") if isinstance(extra, dict) else None
         if example is not None:
-            assert model.model_validate(example), name  # an example that would be refused misleads
+            assert model.model_validate(example), model  # an example that would be refused misleads
