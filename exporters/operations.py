@@ -17,7 +17,6 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
 from itertools import compress
 from typing import Any, Final, TypeAlias
 
@@ -27,7 +26,7 @@ from exporters.directory import Directory, Identity, instance_key, is_call, is_s
 from exporters.documents import Body, Document, Documents, Ref
 from exporters.privacy import mask, mask_identifier, mask_json, mask_name, mask_text, search_digest
 from exporters.record import SEEN, TAKEN, Fate, Outcome, Record
-from hub.transfer import STATE_OF, IdentifierType, TransferState
+from hub.transfer import STATE_OF, IdentifierType, Reason, TransferState
 from hub.transfer import Outcome as TransferOutcome
 
 TRANSFERS: Final = "transfers"
@@ -51,11 +50,10 @@ _RECORDS_DISBURSEMENT: Final = "disbursement.record-outcome"
 _RECORDS_OUTCOME: Final = frozenset({"channel.record-outcome", _RECORDS_DISBURSEMENT})
 _LINKS: Final = {"linked_payment_id": "GIVES_BACK_BY", "original_payment_id": "GIVES_BACK"}
 """Variables that name another payment, and what that one is to this."""
-_ON_DISBURSEMENT: Final[Mapping[str, tuple[str, type]]] = {
-    "amount": ("amount", int),
-    "currency": ("currency", str),
-    "next_step": ("nextStep", str),
-}
+_COLLECTED: Final = frozenset({"amount", "currency", "next_step", "payee", "concept"})
+"""What a disbursement's process learns when it collects what is pending; what it began with names only the store."""
+NOTHING_TO_PAY: Final = "nothing-to-pay"
+"""The reason that is shown of a disbursement which never became a payment. No process gives it."""
 _OUTCOME: Final = frozenset({"outcome", "reason", "reason_detail"})
 _SHOWN: Final[Mapping[str, tuple[str, type]]] = {
     "amount": ("amount", int),
@@ -88,6 +86,8 @@ class OperationsFold:
         self.documents: Final = documents
         self._directory = Directory(documents, DIRECTORY)
         self._secret = search_secret
+        self._unreadable: dict[int, str] = {}
+        """Versions of the batch's records that do not even tell which documents they change, and what they lack."""
         self._changes: Final[Mapping[str, tuple[frozenset[str], Change]]] = {
             "MESSAGE_START_EVENT_SUBSCRIPTION": (frozenset({"CORRELATED"}), self._started),
             "PROCESS_INSTANCE_CREATION": (frozenset({"CREATED"}), self._started),
@@ -119,6 +119,8 @@ class OperationsFold:
         return found is not None and record.intent in found[0] and record.record_type == "EVENT"
 
     def _one(self, record: Record) -> Outcome:
+        if record.version in self._unreadable:
+            return Outcome(Fate.DEAD, f"cannot be folded: {self._unreadable[record.version]}")
         try:
             identity = self._directory.identity_of(record)
             return TAKEN if self._changes[record.value_type][1](record, identity) else SEEN
@@ -129,45 +131,54 @@ class OperationsFold:
         """The documents that a batch continues: those it begins itself need not be read."""
         begun: set[Ref] = set()
         starting: dict[str, Identity] = {}
+        self._unreadable.clear()
         for record in batch:
-            key = instance_key(record)
-            if is_start(record):
-                with suppress(KeyError, TypeError, AttributeError):  # folding it says what is wrong with it
-                    starting[record.id_of(key)] = started_by(record)
-            elif is_call(record) and (
-                caller := self._identity(record, starting, instance_key(record, "parentProcessInstanceKey"))
-            ):
-                starting[record.id_of(key)] = caller
-            for ref in self._touched(record):
+            try:
+                needed = self._needed_by(record, starting)
+            except (KeyError, TypeError, AttributeError) as error:
+                self._unreadable[record.version] = type(error).__name__
+                continue
+            for ref in needed:
                 if _begins(record, ref):
                     begun.add(ref)
                 elif ref not in begun:
                     yield ref
-            if (transfer := transfer_ref(self._identity(record, starting, key))) is not None:
-                yield transfer
-                if record.value.get("bpmnProcessId") in _DISBURSES:
-                    yield Ref(DISBURSEMENTS, transfer.id)
+
+    def _needed_by(self, record: Record, starting: dict[str, Identity]) -> list[Ref]:
+        key = instance_key(record)
+        if is_start(record):
+            starting[record.id_of(key)] = started_by(record)
+        elif is_call(record) and (
+            caller := self._identity(record, starting, instance_key(record, "parentProcessInstanceKey"))
+        ):
+            starting[record.id_of(key)] = caller
+        needed = self._touched(record)
+        if (transfer := transfer_ref(self._identity(record, starting, key))) is not None:
+            needed.append(transfer)
+            if record.value.get("bpmnProcessId") in _DISBURSES:
+                needed.append(Ref(DISBURSEMENTS, transfer.id))
+        return needed
 
     def _identity(self, record: Record, starting: Mapping[str, Identity], key: int) -> Identity | None:
         return starting.get(record.id_of(key)) or self._directory.known(record, key)
 
     @staticmethod
-    def _touched(record: Record) -> Iterable[Ref]:
+    def _touched(record: Record) -> list[Ref]:
         kind = record.value_type
         if kind == "PROCESS_INSTANCE":
             flow = record.intent == "SEQUENCE_FLOW_TAKEN"
-            yield Ref(STEPS, record.id_of(instance_key(record, "flowScopeKey") if flow else record.key))
-        elif kind == "VARIABLE":
-            yield Ref(STEPS, record.id_of(instance_key(record, "scopeKey")))
+            return [Ref(STEPS, record.id_of(instance_key(record, "flowScopeKey") if flow else record.key))]
+        if kind == "VARIABLE":
+            touched = [Ref(STEPS, record.id_of(instance_key(record, "scopeKey")))]
             if record.value.get("name") in _LINKS:
-                yield Ref(LINKS, record.id_of(record.key))
-        elif kind == "JOB":
-            yield Ref(STEPS, record.id_of(instance_key(record, "elementInstanceKey")))
-        elif kind == "INCIDENT":
-            yield Ref(INCIDENTS, record.id_of(record.key))
-            yield Ref(STEPS, record.id_of(instance_key(record, "elementInstanceKey")))
-        elif kind == "PROCESS":
-            yield Ref(PROCESSES, record.id_of(record.key))
+                touched.append(Ref(LINKS, record.id_of(record.key)))
+            return touched
+        if kind == "JOB":
+            return [Ref(STEPS, record.id_of(instance_key(record, "elementInstanceKey")))]
+        if kind == "INCIDENT":
+            step = Ref(STEPS, record.id_of(instance_key(record, "elementInstanceKey")))
+            return [Ref(INCIDENTS, record.id_of(record.key)), step]
+        return [Ref(PROCESSES, record.id_of(record.key))] if kind == "PROCESS" else []
 
     # --- One document and one record
 
@@ -313,14 +324,26 @@ class OperationsFold:
         step = Ref(STEPS, record.id_of(value["scopeKey"]))
         changed = self._change(step, record, identity, _new_scope, lambda body: _set_variable(body, record))
         name = value["name"]
-        if name in _OUTCOME or name in _ON_DISBURSEMENT:
+        collected = _is_collected(record)
+        if name in _OUTCOME or collected:
             self._change_disbursement(record, identity, lambda body: _set_on_disbursement(body, record))
         if name in _LINKS and identity is not None and isinstance(other := from_json(value["value"]), str):
             link = Ref(LINKS, record.id_of(record.key))
             self._change(link, record, identity, _new_link, lambda body: _point_link(body, other))
+        if collected:
+            return self._change_transfer(record, identity, lambda body: self._collect(body, record)) or changed
         if name not in _OUTCOME and name not in _SHOWN and name != "duplicate":
             return changed
         return self._change_transfer(record, identity, lambda body: _set_on_transfer(body, record)) or changed
+
+    def _collect(self, transfer: Body, record: Record) -> None:
+        name, value = record.value["name"], from_json(record.value["value"])
+        if name == "payee" and isinstance(value, dict):
+            transfer["payee"] = self._party(value)
+        elif name == "concept" and isinstance(value, str):
+            transfer["concept"] = mask_text(value)
+        else:
+            _collect(transfer, record)
 
     # --- Jobs
 
@@ -363,7 +386,11 @@ def _begins(record: Record, ref: Ref) -> bool:
     """Whether a record is the first of a document. Of a process it is none: variables may come before it."""
     if ref.family in {INCIDENTS, LINKS}:
         return record.intent == "CREATED"
-    return record.intent == "ELEMENT_ACTIVATING" and record.value.get("bpmnElementType") != "PROCESS"
+    return (
+        ref.family == STEPS
+        and record.intent == "ELEMENT_ACTIVATING"
+        and record.value.get("bpmnElementType") != "PROCESS"
+    )
 
 
 def transfer_ref(identity: Identity | None) -> Ref | None:
@@ -438,9 +465,47 @@ def _set_on_disbursement(disbursement: Body, record: Record) -> None:
     if name in _OUTCOME:
         disbursement["fold"]["outcomes"].setdefault(scope, {})[name] = value
         return
-    column, kind = _ON_DISBURSEMENT[name]
-    if type(value) is kind and scope == disbursement["processInstanceKey"]:
-        disbursement[column] = value
+    _collect(disbursement, record)
+    if name == "next_step" and scope == disbursement["processInstanceKey"]:
+        disbursement["nextStep"] = value
+
+
+def _is_collected(record: Record) -> bool:
+    """Whether a variable is one of those that a disbursement's own process collects."""
+    value = record.value
+    own = value["scopeKey"] == value["processInstanceKey"]
+    return own and value["bpmnProcessId"] == _DISBURSEMENT and value["name"] in _COLLECTED
+
+
+def _collect(body: Body, record: Record) -> None:
+    """Money that an instance collected, on its transfer or its disbursement.
+
+    Of a payment's instances only one ever gets the money; one that gets none found nothing to pay, or another has it.
+    With money and nothing left to do, somebody cancelled it while it waited: no order was sent, and no job says so.
+    """
+    key = str(record.value["processInstanceKey"])
+    found = body["fold"].setdefault("collected", {}).setdefault(key, {})
+    found[record.value["name"]] = _plain(record.value["value"])
+    amount = found.get("amount")
+    if type(amount) is not int:
+        return
+    if amount > 0:
+        _carried_out_by(body, key)
+        body["amount"], body["currency"] = amount, found.get("currency")
+        if found.get("next_step") == "nothing":
+            body |= {"state": TransferState.ABORTED.value, "outcome": TransferOutcome.CANCELLED.value}
+            body |= {"reason": Reason.OPERATOR.value, "outcomeAt": record.at}
+    elif key == body["processInstanceKey"]:
+        body |= {"amount": 0, "state": TransferState.ABORTED.value, "reason": NOTHING_TO_PAY}
+
+
+def _carried_out_by(body: Body, key: str) -> None:
+    if body["processInstanceKey"] == key:
+        return
+    instance: Body = body.get("instances", {}).get(key, {})
+    body["processInstanceKey"], body["processState"] = key, instance.get("state", "ACTIVE")
+    body["state"], body["reason"] = TransferState.PENDING.value, None
+    body.pop("endedAt", None)
 
 
 def _end_on_disbursement(disbursement: Body, record: Record) -> None:

@@ -13,6 +13,11 @@ from pydantic_core import from_json
 
 EPOCH_BITS: Final = 44
 """A version is the epoch, then this many bits of position; it stays below 2^53 for the first 511 epochs."""
+_POSITIONS: Final = range(1 << EPOCH_BITS)
+_PARTITIONS: Final = range(1 << 13)
+"""As many as the engine's keys have room for."""
+_MOMENTS: Final = range(253_402_300_800_000)
+"""Milliseconds up to the year 10000, the end of dates."""
 
 _BEGINNING: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -121,7 +126,10 @@ def decode(raw: bytes) -> Record:
         raise NotARecord(f"not a record of the engine: {type(error).__name__}") from None
     if not (
         type(record.partition) is type(record.position) is type(record.key) is type(record.timestamp) is int
+        and type(record.record_type) is type(record.value_type) is type(record.intent) is str
         and type(record.value) is dict
     ):
         raise NotARecord("not a record of the engine: a field has another type")
+    if record.position not in _POSITIONS or record.partition not in _PARTITIONS or record.timestamp not in _MOMENTS:
+        raise NotARecord("not a record of the engine: a number is out of range")
     return record

@@ -20,7 +20,7 @@ from exporters.record import SEEN, TAKEN, Fate, NotARecord, Outcome, Record, dec
 
 __all__ = ["RawMessage", "Reached", "Sifter"]
 
-_KEY: Final = re.compile(rb'\s*\{\s*"partitionId"\s*:\s*([0-9]+)\s*,\s*"position"\s*:\s*([0-9]+)\s*\}\s*')
+_KEY: Final = re.compile(rb'\s*\{\s*"partitionId"\s*:\s*([0-9]{1,5})\s*,\s*"position"\s*:\s*([0-9]{1,19})\s*\}\s*')
 
 
 @dataclass(slots=True)

@@ -61,10 +61,11 @@ def story() -> tuple[RawMessage, ...]:
     return tuple(kept)
 
 
-def message(record: Mapping[str, Any]) -> RawMessage:
+def message(record: Mapping[str, Any], key: bytes | None = None) -> RawMessage:
     """A record as the exporter sends it."""
-    key = f'{{"partitionId":{record["partitionId"]},"position":{record["position"]}}}'
-    return key.encode(), json.dumps(record).encode()
+    if key is None:
+        key = f'{{"partitionId":{record["partitionId"]},"position":{record["position"]}}}'.encode()
+    return key, json.dumps(record).encode()
 
 
 def sent_again(log: Sequence[RawMessage], chance: random.Random, crashes: int) -> list[RawMessage]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any
 
@@ -173,6 +174,45 @@ def test_a_record_of_an_unexpected_shape_becomes_a_dead_letter(log: SimpleNamesp
     messages[120] = log.message(record)
     _, letters = log.pipeline("operations", store).accept(messages, store)
     assert [letter.reason for letter in letters] == ["cannot be folded: KeyError"]
+
+
+ODD: tuple[Any, ...] = (None, True, 0, -1, 2**63, 10**30, 1.5, "", "x", "\0", [], [[]], {}, {"a": []}, 10**18)
+
+
+def broken(record: dict[str, Any], chance: random.Random) -> dict[str, Any]:
+    """The record with one of its fields away or another, at any depth."""
+    inside = record
+    while True:
+        name = chance.choice(sorted(inside))
+        if isinstance(inside[name], dict) and inside[name] and chance.random() < 0.8:
+            inside = inside[name]
+            continue
+        if chance.random() < 0.2:
+            del inside[name]
+        else:
+            inside[name] = deepcopy(chance.choice(ODD))
+        return record
+
+
+@views
+def test_no_shape_of_a_record_stops_the_view(log: SimpleNamespace, view: str):
+    """It is taken, or it is a dead letter; what comes behind it is taken."""
+    chance, outcomes = random.Random(11), []
+    for _ in range(500):
+        whole = chance.choice(log.once())
+        odd = log.message(broken({"key": -1, "partitionId": 1, "position": 1} | json.loads(whole[1]), chance), key=b"?")
+        one = log.pipeline(view, log.Store())
+        told, _ = one.accept([odd, whole], log.Store())
+        assert told[1].fate is not Fate.DEAD
+        outcomes.append(told[0].fate)
+    assert {Fate.DEAD, Fate.TAKEN} <= set(outcomes)
+
+
+@pytest.mark.parametrize("key", [b'{"partitionId":1,"position":' + b"9" * 5000 + b"}", b"\xff", b"", None])
+def test_a_key_that_is_none_of_the_engine_is_not_believed(log: SimpleNamespace, key: bytes | None):
+    one, (_, value) = log.pipeline("audit", log.Store()), log.once()[0]
+    outcomes, _ = one.accept([(key, value), (key, value)], log.Store())
+    assert [outcome.fate for outcome in outcomes] == [Fate.TAKEN, Fate.SEEN]
 
 
 # --- What the documents tell
