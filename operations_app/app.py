@@ -24,7 +24,7 @@ from operations_app.callbacks import router as callbacks
 from operations_app.compat import router as compat
 from operations_app.cursors import PREFIX, Cursors, only_known_parameters
 from operations_app.description import describe, operation_id
-from operations_app.disbursements import router as disbursements
+from operations_app.disbursements.api import router as disbursements
 from operations_app.export import router as export
 from operations_app.health import router as health
 from operations_app.incidents import router as incidents

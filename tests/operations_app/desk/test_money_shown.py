@@ -119,7 +119,7 @@ async def stores(desk) -> Transfers:
 async def test_a_store_is_shown_with_its_balance_and_why_it_is_not_paid(desk, stores):  # L28 L29
     verdicts = (await desk.ok("GET", "/disbursements/stores"))["stores"]
     assert [(one["store"], one["verdict"]) for one in verdicts] == [("s1", "PAY"), ("s2", "NO_BANK_ACCOUNT")]
-    assert verdicts[1]["why"] == "The store has no bank account."
+    assert verdicts[1]["why"] == "The store has no bank account; add one."
     one = await desk.ok("GET", "/disbursements/stores/s1")
     assert (one["balance"]["amount"], one["pending"]["amount"], one["inTransit"]["amount"]) == (
         "90.00",

@@ -1,0 +1,1 @@
+"""Payouts to stores, shown: `wire.py` is how they look in JSON, `api.py` has the routes."""
