@@ -461,13 +461,12 @@ def _name_disbursement(disbursement: Body, record: Record) -> None:
 
 def _set_on_disbursement(disbursement: Body, record: Record) -> None:
     name, scope = record.value["name"], str(record.value["scopeKey"])
-    value = _plain(record.value["value"])
     if name in _OUTCOME:
-        disbursement["fold"]["outcomes"].setdefault(scope, {})[name] = value
+        disbursement["fold"]["outcomes"].setdefault(scope, {})[name] = _plain(record.value["value"])
         return
     _collect(disbursement, record)
-    if name == "next_step" and scope == disbursement["processInstanceKey"]:
-        disbursement["nextStep"] = value
+    if step := disbursement["fold"]["collected"].get(disbursement["processInstanceKey"], {}).get("next_step"):
+        disbursement["nextStep"] = step
 
 
 def _is_collected(record: Record) -> bool:
@@ -485,7 +484,8 @@ def _collect(body: Body, record: Record) -> None:
     """
     key = str(record.value["processInstanceKey"])
     found = body["fold"].setdefault("collected", {}).setdefault(key, {})
-    found[record.value["name"]] = _plain(record.value["value"])
+    if (name := record.value["name"]) in {"amount", "currency", "next_step"}:
+        found[name] = _plain(record.value["value"])
     amount = found.get("amount")
     if type(amount) is not int:
         return
@@ -493,14 +493,13 @@ def _collect(body: Body, record: Record) -> None:
         _carried_out_by(body, key)
         body["amount"], body["currency"] = amount, found.get("currency")
         if found.get("next_step") == "nothing":
-            body |= {"state": TransferState.ABORTED.value, "outcome": TransferOutcome.CANCELLED.value}
-            body |= {"reason": Reason.OPERATOR.value, "outcomeAt": record.at}
-    elif key == body["processInstanceKey"]:
+            _come_to(body, TransferOutcome.CANCELLED, Reason.OPERATOR.value, record.at)
+    elif key == body.get("processInstanceKey"):
         body |= {"amount": 0, "state": TransferState.ABORTED.value, "reason": NOTHING_TO_PAY}
 
 
 def _carried_out_by(body: Body, key: str) -> None:
-    if body["processInstanceKey"] == key:
+    if body.get("processInstanceKey") == key:
         return
     instance: Body = body.get("instances", {}).get(key, {})
     body["processInstanceKey"], body["processState"] = key, instance.get("state", "ACTIVE")
@@ -655,14 +654,14 @@ def _record_outcome(transfer: Body, record: Record) -> None:
     outcome = told.get("outcome")
     if outcome not in set(TransferOutcome):
         return
-    transfer["outcome"] = outcome
-    transfer["reason"] = told.get("reason")
     detail = told.get("reason_detail")
     transfer["reasonDetail"] = None if detail is None else mask_text(str(detail))[:4000]
-    transfer["state"] = STATE_OF[TransferOutcome(outcome)].value
-    transfer["outcomeAt"] = record.at
-    entry = {"outcome": outcome, "reason": transfer["reason"], "at": record.at}
-    transfer["outcomes"] = [*transfer["outcomes"], entry][-HISTORY:]
+    _come_to(transfer, TransferOutcome(outcome), told.get("reason"), record.at)
+
+
+def _come_to(body: Body, outcome: TransferOutcome, reason: str | None, at: str) -> None:
+    body |= {"outcome": outcome.value, "reason": reason, "state": STATE_OF[outcome].value, "outcomeAt": at}
+    body["outcomes"] = [*body["outcomes"], {"outcome": outcome.value, "reason": reason, "at": at}][-HISTORY:]
 
 
 def _move_incident(incident: Body, record: Record) -> None:

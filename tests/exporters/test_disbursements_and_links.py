@@ -8,9 +8,13 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from exporters.operations import NOTHING_TO_PAY
 from exporters.pipeline import RawMessage
 from exporters.views import VIEWS
 
+CLABE = "646180157000000033"
 PAYMENT, OTHER = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
 
 
@@ -62,6 +66,12 @@ class Engine:
             bpmnProcessId=process,
         )
 
+    def collect(self, instance: int, *, next_step: str = "send", amount: int = 0, payee: Any = None) -> None:
+        """What `disbursement.collect-updates` answers, in its order."""
+        found = {"next_step": next_step, "amount": amount, "currency": "MXN", "payee": payee, "concept": "Payout"}
+        for name, value in found.items():
+            self.set("disbursement", instance, name, value)
+
     def job_done(self, process: str, instance: int, job_type: str, element: int) -> None:
         self.write(
             "JOB",
@@ -98,8 +108,7 @@ def disbursed_and_returned(log: SimpleNamespace) -> list[RawMessage]:
     engine = Engine(log)
     told = {"payment_id": PAYMENT, "tenant_id": "acme"}
     engine.start("disbursement", 100, PAYMENT, **told, store_id="s1", trigger="DAILY", run_id="r")
-    for name, value in {"amount": 9500, "currency": "MXN", "next_step": "send"}.items():
-        engine.set("disbursement", 100, name, value)
+    engine.collect(100, amount=9500, payee={"id_type": "CLABE", "identifier": CLABE, "name": "Ana Torres"})
     for name, value in {"outcome": "SETTLED", "reason": "none"}.items():
         engine.set("disbursement", 100, name, value, scope=110)
     engine.job_done("disbursement", 100, "disbursement.record-outcome", 110)
@@ -140,7 +149,56 @@ def test_a_disbursement_tells_whose_it_is_and_how_it_ended_even_when_it_comes_ba
         "OUTGOING",
         "RETURNED",
     )
+    assert (transfer["amount"], transfer["currency"], transfer["concept"]) == (9500, "MXN", "Payout")
+    assert transfer["payee"] | {"idType": "CLABE", "bank": "646", "name": "A*** T***"} == transfer["payee"]
+    assert CLABE not in json.dumps(store.bodies("transfers"))
     assert store.kept == folded(log, messages, iter(lambda: len(messages), 0)).kept
+
+
+def shown(log: SimpleNamespace, messages: list[RawMessage]) -> tuple[Any, Any]:
+    """The transfer and the disbursement, which are the same by whatever batches they are made."""
+    store = folded(log, messages, iter(lambda: len(messages), 0))
+    assert store.kept == folded(log, messages, iter(lambda: 1, 0)).kept
+    (disbursement,) = store.bodies("disbursements").values()
+    return store.bodies("transfers")[PAYMENT], disbursement
+
+
+def test_a_disbursement_that_finds_nothing_to_pay_is_ended_and_no_payment_under_way(log: SimpleNamespace):  # L27
+    engine = Engine(log)
+    engine.start("disbursement", 100, PAYMENT, payment_id=PAYMENT, tenant_id="acme", store_id="s1")
+    engine.collect(100, next_step="nothing")
+    engine.end("disbursement", 100)
+    for one in shown(log, engine.messages):
+        assert (one["state"], one["reason"], one["processState"]) == ("ABORTED", NOTHING_TO_PAY, "COMPLETED")
+        assert one["amount"] == 0
+        assert one.get("outcome") is None
+
+
+def test_a_disbursement_cancelled_while_it_waited_for_a_person_is_shown_as_cancelled(log: SimpleNamespace):  # L23
+    engine = Engine(log)
+    engine.start("disbursement", 100, PAYMENT, payment_id=PAYMENT, tenant_id="acme", store_id="s1")
+    engine.collect(100, next_step="confirm", amount=9500)
+    engine.set("disbursement", 100, "next_step", "nothing")
+    engine.end("disbursement", 100)
+    for one in shown(log, engine.messages):
+        assert (one["state"], one["outcome"], one["reason"]) == ("ABORTED", "CANCELLED", "operator")
+        assert [each["outcome"] for each in one["outcomes"]] == ["CANCELLED"]
+        assert one["amount"] == 9500
+
+
+@pytest.mark.parametrize("money", [100, 200])
+def test_an_instance_that_finds_its_payment_taken_leaves_it_to_the_other_one(log: SimpleNamespace, money: int):
+    engine = Engine(log)
+    told = {"payment_id": PAYMENT, "tenant_id": "acme", "store_id": "s1"}
+    for instance in (100, 200):
+        engine.start("disbursement", instance, PAYMENT, **told)
+    engine.collect(money, amount=9500)
+    engine.collect(300 - money, next_step="nothing")
+    engine.end("disbursement", 300 - money)
+    for one in shown(log, engine.messages):
+        assert (one["state"], one["amount"], one["processInstanceKey"]) == ("PENDING", 9500, str(money))
+        assert one["processState"] == "ACTIVE"
+        assert "endedAt" not in one
 
 
 def test_payments_that_give_each_other_back_are_found_from_both_sides(log: SimpleNamespace):  # H7
