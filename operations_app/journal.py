@@ -2,9 +2,10 @@
 
     await journal.append(Act(tenant_id=..., actor=..., action="pii.reveal", target="transfer:...", ...), connection)
 
-Each row holds the SHA-256 of the row before it and of its own canonical JSON. A number is drawn under a lock that is
-kept until the commit, so numbers have no gaps and commit order is their order: whoever reads up to a number has read
-all of it. Append last in a transaction: until it ends, no other operator's act is written.
+Each row holds the SHA-256 of the row before it and of its own canonical JSON. A number is drawn under a lock that the
+one appending statement takes and that is kept until the commit, so numbers have no gaps and commit order is their
+order: whoever reads up to a number has read all of it. Append last in a transaction: until it ends, no other operator's
+act is written. Who waits for the lock gets it in the order in which they came.
 
 What is kept here can never be erased, so personal data does not get in: `before`, `after` and `reason` are masked on
 the way. The same masked words are what is hashed, so that whoever has only the mirror in Kafka can verify it too.
@@ -36,16 +37,14 @@ CHECKPOINT: Final = "log.checkpoint"
 """The act by which the hub writes down how the log stands."""
 
 _LOCK: Final = "SELECT pg_advisory_xact_lock(7206)"
-# A statement of its own: one that waited for the lock would still see the log as it was before.
 _HEAD: Final = (
     "SELECT clock_timestamp(), l.seq, l.hash FROM (SELECT 1) one "
     "LEFT JOIN LATERAL (SELECT seq, hash FROM operations.act ORDER BY seq DESC LIMIT 1) l ON true"
 )
 _APPEND: Final = (
-    "INSERT INTO operations.act (seq, at, tenant_id, actor, roles, action, target, payment_id, reason_code, reason, "
-    "before, after, request_id, outcome, prev_hash, hash) "
-    "VALUES (%(seq)s, %(at)s, %(tenant_id)s, %(actor)s, %(roles)s, %(action)s, %(target)s, %(payment_id)s, "
-    "%(reason_code)s, %(reason)s, %(before)s, %(after)s, %(request_id)s, %(outcome)s, %(prev_hash)s, %(hash)s)"
+    "SELECT operations.append_act(%(until_at)s, %(until_seq)s, %(rest)s, %(tenant_id)s, %(actor)s, %(roles)s, "
+    "%(action)s, %(target)s, %(payment_id)s, %(reason_code)s, %(reason)s, %(before)s, %(after)s, %(request_id)s, "
+    "%(outcome)s)"
 )
 COLUMNS: Final = (
     "seq, at, tenant_id, actor, roles, action, target, payment_id, reason_code, reason, before, after, request_id, "
@@ -206,19 +205,27 @@ async def entries_after(connection: AsyncConnection[Any], seq: int, limit: int) 
 
 
 _JSON: Final = ("before", "after")
+_NO_INSTANT: Final = datetime.fromtimestamp(0, UTC)
 
 
 async def _append(connection: AsyncConnection[Any], values: Mapping[str, Any]) -> int:
-    await connection.execute(_LOCK)
-    ((at, last, prev_hash),) = await (await connection.execute(_HEAD)).fetchall()
-    seq, prev_hash = (last or 0) + 1, GENESIS if prev_hash is None else bytes(prev_hash)
-    entry = Entry(seq=seq, at=at, prev_hash=prev_hash, hash=b"", **values)
+    """One statement, so that the others wait for it and the commit, and for nothing that happens over here."""
     stored = {**values, **{name: None if values[name] is None else Jsonb(values[name]) for name in _JSON}}
-    await connection.execute(
-        _APPEND, stored | {"seq": seq, "at": at, "prev_hash": prev_hash, "hash": entry.expected_hash()}
-    )
+    ((seq,),) = await (await connection.execute(_APPEND, stored | _pieces(values))).fetchall()
     failpoint("operations.journal.before-commit")
     return int(seq)
+
+
+def _pieces(values: Mapping[str, Any]) -> dict[str, str]:
+    """The row's canonical JSON without its instant and its number, which the database puts between these."""
+    entry = Entry(seq=0, at=_NO_INSTANT, prev_hash=b"", hash=b"", **values)
+    content = sorted(entry.content().items())
+    names = [name for name, _ in content]
+    at, seq = names.index("at"), names.index("seq")
+    before, between, after = (
+        canonical(dict(part)).decode()[1:-1] for part in (content[:at], content[at + 1 : seq], content[seq + 1 :])
+    )
+    return {"until_at": f'{{{before},"at":"', "until_seq": f'",{between},"seq":', "rest": f",{after}}}"}
 
 
 def _values(act: Act) -> dict[str, Any]:
