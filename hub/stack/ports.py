@@ -1,9 +1,13 @@
 """Which ports the stack listens on, and who is in the way when one is taken. Everything listens on loopback."""
 
 import contextlib
+import os
 import random
 import socket
+import tempfile
+import time
 from collections.abc import Mapping
+from pathlib import Path
 
 import psutil
 
@@ -25,6 +29,9 @@ SERVER_PORTS: Mapping[str, int] = {
 
 # Below the range from which kernels pick ports for outgoing connections, so that nobody takes ours between two runs.
 _FREE_PORT_RANGE = range(20000, 32000)
+
+_CLAIM_SECONDS = 600
+"""From its choice until a port is surely listened on, or given up."""
 
 
 def is_free(port: int) -> bool:
@@ -65,14 +72,33 @@ def require_free(ports: Mapping[str, int]) -> None:
             raise PortInUse(name, port, holder_of(port))
 
 
+def _claim(port: int) -> bool:
+    """Whether no other stack of this machine chose this port lately: two that start at once share none."""
+    claims = Path(tempfile.gettempdir()) / "payhub-ports"
+    try:
+        if not claims.is_dir():
+            claims.mkdir(exist_ok=True)
+            claims.chmod(0o1777)  # for stacks of other users
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(claims / str(port), os.O_CREAT | os.O_EXCL))
+            return True
+        is_old = time.time() - (claims / str(port)).stat().st_mtime > _CLAIM_SECONDS
+        if is_old:
+            os.utime(claims / str(port))
+    except OSError:
+        return True  # where nothing can be written, whether it is free must do
+    return is_old
+
+
 def choose_free(wanted: Mapping[str, int]) -> dict[str, int]:
     """Keep every wanted port that is free and replace the others; no two are equal."""
     chosen: dict[str, int] = {}
     taken: set[int] = set()
     for name, preferred in wanted.items():
-        port = preferred
-        while port in taken or port not in range(1024, 65536) or not is_free(port):
+        port, is_ours = preferred, True
+        while port in taken or port not in range(1024, 65536) or not (is_ours and is_free(port)):
             port = random.choice(_FREE_PORT_RANGE)  # noqa: S311 -- not a secret
+            is_ours = _claim(port)
         taken.add(port)
         chosen[name] = port
     return chosen

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from hub.stack import ports
 from hub.stack.errors import PortInUse, StackError
 from hub.stack.ports import choose_free, is_free, parse_assignments, require_free
 
@@ -41,6 +43,17 @@ def test_free_ports_keep_what_is_free_and_replace_what_is_taken(taken: int):
     assert chosen["replaced"] != taken
     assert len(set(chosen.values())) == 3
     assert all(is_free(port) for port in chosen.values())
+
+
+def test_stacks_that_choose_at_once_share_no_port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr(ports, "_FREE_PORT_RANGE", range(20000, 20100))
+    wanted = {f"part-{number}": 0 for number in range(25)}
+    first, second = choose_free(wanted).values(), choose_free(wanted).values()
+    assert not set(first) & set(second)
+    for claim in (tmp_path / "payhub-ports").iterdir():
+        os.utime(claim, (0, 0))
+    assert len(choose_free({f"part-{number}": 0 for number in range(60)})) == 60, "what was chosen long ago is free"
 
 
 def test_assignments_are_names_and_numbers():
