@@ -47,7 +47,15 @@ _DISBURSEMENT: Final = "disbursement"
 _DISBURSES: Final = frozenset({_DISBURSEMENT, "late-return"})
 """Processes that change a disbursement; a late return does when there is one, and never begins it."""
 _RECORDS_DISBURSEMENT: Final = "disbursement.record-outcome"
-_RECORDS_OUTCOME: Final = frozenset({"channel.record-outcome", _RECORDS_DISBURSEMENT})
+_RECORDS_OUTCOME: Final[Mapping[str, TransferOutcome | None]] = {
+    "channel.record-outcome": None,
+    _RECORDS_DISBURSEMENT: None,
+    "stp.refuse-deposit": None,
+    "stp.confirm-deposit": TransferOutcome.SETTLED,
+    "stp.return-deposit": TransferOutcome.RETURNED,
+}
+"""Jobs that say how a payment ended: as the process's own variables have it, or each time in the same way."""
+_DEPOSIT: Final = "payee-transfer"
 _LINKS: Final = {"linked_payment_id": "GIVES_BACK_BY", "original_payment_id": "GIVES_BACK"}
 """Variables that name another payment, and what that one is to this."""
 _COLLECTED: Final = frozenset({"amount", "currency", "next_step", "payee", "concept"})
@@ -302,7 +310,9 @@ class OperationsFold:
             instance["version"] = value["version"]
             if ended := _ELEMENT_ENDS.get(record.intent):
                 instance["state"], instance["endedAt"] = ended, record.at
-                transfer["fold"]["outcomes"].pop(key, None)
+                told = transfer["fold"]["outcomes"].pop(key, {})
+                if instance["processId"] == _DEPOSIT and ended == "COMPLETED":
+                    _decided_by_operator(transfer, told, record.at)
             if key == transfer.get("processInstanceKey"):
                 transfer["processVersion"] = value["version"]
                 transfer["processDefinitionKey"] = str(value["processDefinitionKey"])
@@ -354,9 +364,12 @@ class OperationsFold:
         if record.intent in _TRIED:
             return self._change_transfer(record, identity, _count_attempt) or changed
         if record.intent == "COMPLETED" and value["type"] in _RECORDS_OUTCOME:
+            always = _RECORDS_OUTCOME[value["type"]]
             if value["type"] == _RECORDS_DISBURSEMENT:
                 self._change_disbursement(record, identity, lambda body: _record_outcome(body, record))
-            return self._change_transfer(record, identity, lambda body: _record_outcome(body, record)) or changed
+            return (
+                self._change_transfer(record, identity, lambda body: _record_outcome(body, record, always)) or changed
+            )
         return changed
 
     # --- Incidents
@@ -645,18 +658,32 @@ def _count_attempt(transfer: Body) -> None:
     transfer["attempts"] += 1
 
 
-def _record_outcome(transfer: Body, record: Record) -> None:
+def _record_outcome(transfer: Body, record: Record, always: TransferOutcome | None = None) -> None:
     """The channel was told: that, and nothing a process passed through before, is the payment's outcome."""
     value, scopes = record.value, transfer["fold"]["outcomes"]
     told: Body = {}
     for scope in (str(value["processInstanceKey"]), str(value["elementInstanceKey"])):
         told |= scopes.get(scope, {})
-    outcome = told.get("outcome")
+    outcome = always or told.get("outcome")
     if outcome not in set(TransferOutcome):
         return
+    if always is TransferOutcome.SETTLED:
+        told = {"reason": Reason.NONE.value}
     detail = told.get("reason_detail")
     transfer["reasonDetail"] = None if detail is None else mask_text(str(detail))[:4000]
     _come_to(transfer, TransferOutcome(outcome), told.get("reason"), record.at)
+
+
+def _decided_by_operator(deposit: Body, told: Body, at: str) -> None:
+    """A deposit's process that an operator led to its end tells nobody: what it was told is the outcome.
+
+    Its own refusal comes before the money goes back, and counts only when nothing else does.
+    """
+    outcome = told.get("outcome")
+    if outcome not in set(TransferOutcome) or outcome == deposit.get("outcome"):
+        return
+    if deposit.get("outcome") is None or outcome != TransferOutcome.REJECTED:
+        _come_to(deposit, TransferOutcome(outcome), told.get("reason"), at)
 
 
 def _come_to(body: Body, outcome: TransferOutcome, reason: str | None, at: str) -> None:

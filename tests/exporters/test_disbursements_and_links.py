@@ -13,6 +13,7 @@ import pytest
 from exporters.operations import NOTHING_TO_PAY
 from exporters.pipeline import RawMessage
 from exporters.views import VIEWS
+from hub.transfer import STATE_OF, Outcome
 
 CLABE = "646180157000000033"
 PAYMENT, OTHER = "11111111-0000-4000-8000-000000000001", "22222222-0000-4000-8000-000000000002"
@@ -199,6 +200,34 @@ def test_an_instance_that_finds_its_payment_taken_leaves_it_to_the_other_one(log
         assert (one["state"], one["amount"], one["processInstanceKey"]) == ("PENDING", 9500, str(money))
         assert one["processState"] == "ACTIVE"
         assert "endedAt" not in one
+
+
+@pytest.mark.parametrize(
+    ("jobs", "decided", "outcomes"),
+    [
+        (["stp.confirm-deposit"], None, ["SETTLED"]),
+        (["stp.refuse-deposit"], None, ["REJECTED"]),
+        (["stp.refuse-deposit", "stp.return-deposit"], None, ["REJECTED", "RETURNED"]),
+        (["stp.refuse-deposit"], "RETURNED", ["REJECTED", "RETURNED"]),
+        ([], "SETTLED", ["SETTLED"]),
+    ],
+)
+def test_a_deposit_tells_how_it_ended(log: SimpleNamespace, jobs: list[str], decided: str | None, outcomes: list[str]):
+    engine = Engine(log)
+    engine.start("payee-transfer", 100, PAYMENT, payment_id=PAYMENT, tenant_id="acme", amount=1000, currency="MXN")
+    if "stp.refuse-deposit" in jobs:
+        for name, value in {"outcome": "REJECTED", "reason": "account-unknown"}.items():
+            engine.set("payee-transfer", 100, name, value)
+    for number, job_type in enumerate(jobs):
+        engine.job_done("payee-transfer", 100, job_type, 110 + number)
+    if decided is not None:
+        engine.set("payee-transfer", 100, "outcome", decided)
+    engine.end("payee-transfer", 100)
+    store = folded(log, engine.messages, iter(lambda: len(engine.messages), 0))
+    assert store.kept == folded(log, engine.messages, iter(lambda: 1, 0)).kept
+    transfer = store.bodies("transfers")[PAYMENT]
+    assert [one["outcome"] for one in transfer["outcomes"]] == outcomes
+    assert (transfer["outcome"], transfer["state"]) == (outcomes[-1], STATE_OF[Outcome(outcomes[-1])])
 
 
 def test_payments_that_give_each_other_back_are_found_from_both_sides(log: SimpleNamespace):  # H7
