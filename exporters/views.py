@@ -135,6 +135,10 @@ class View:
     """How long a written document may stay invisible to searches; reading by id sees it at once."""
     feeds: tuple[Feed, ...]
     """The engine's records come first."""
+    newest_first: Mapping[str, tuple[str, ...]]
+    """By family, the fields by which its documents are kept in descending order. A list in that order reads little more
+    than the page it shows; otherwise everything that matches would have to be compared. An index keeps the order it was
+    made with."""
 
     def pipeline(self, topic: str, state: State, documents: Documents, settings: ExportSettings) -> Pipeline:
         """The way of one partition of a topic."""
@@ -146,9 +150,12 @@ class View:
 
     def template(self, family: str, prefix: str) -> dict[str, Any]:
         """The index template of a family."""
+        order = list(self.newest_first.get(family, ()))
         return {
             "index_patterns": [f"{prefix}-{family}-*"],
             "priority": 200,
+            # A bulk request to an index that was deleted must fail; without this it would make it again, unseen.
+            "allow_auto_create": False,
             "template": {
                 "settings": {
                     "number_of_shards": 1,
@@ -156,6 +163,7 @@ class View:
                     "refresh_interval": self.refresh,
                     # What Elasticsearch acknowledged must be there after a kill: the offset is committed on its word.
                     "translog.durability": "request",
+                    **({"sort.field": order, "sort.order": ["desc"] * len(order)} if order else {}),
                 },
                 "mappings": {"dynamic": "strict", "properties": self.families[family]},
             },
@@ -189,6 +197,7 @@ VIEWS: Final[Mapping[str, View]] = {
             Feed(lambda settings: settings.operator_topic, _journal(operator_act)),
             Feed(lambda settings: settings.callback_topic, _journal(callback)),
         ),
+        {audit.AUDIT: ("@timestamp", "position", "partitionId", "source")},
     ),
     "operations": View(
         "operations",
@@ -204,6 +213,7 @@ VIEWS: Final[Mapping[str, View]] = {
         },
         "400ms",
         (Feed(lambda settings: settings.topic, _operations, ours=False),),
+        {operations.TRANSFERS: ("acceptedAt", "paymentId")},
     ),
 }
 """By the name that `payhub export` takes."""

@@ -15,11 +15,14 @@ import httpx
 import pytest
 from starlette.responses import Response
 
+from exporters.views import VIEWS
 from hub.api import build_app, serve
 from hub.errors import Unavailable
+from operations_app.audit import NEWEST_FIRST
 from operations_app.export import cells
 from operations_app.incidents import Cause
 from operations_app.journal import Journal
+from operations_app.transfers.filters import SORTS
 
 
 def rows(text: str) -> list[dict[str, str]]:
@@ -303,3 +306,17 @@ async def test_payment_hub_ee_s_detail_variables_tasks_and_what_there_is_none_of
         assert (await phee(operations, path, tenant="globex", **asked)).status_code == 404  # H16
     assert (await phee(operations, "/batches")).json()["data"] == []
     assert (await phee(operations, "/transactionRequests", page=0, size=1)).json()["totalElements"] == 0
+
+
+# --- order ---
+
+
+@pytest.mark.parametrize(
+    ("view", "family", "order"),
+    [("operations", "transfers", SORTS["-acceptedAt"]), ("audit", "audit", NEWEST_FIRST)],
+)
+async def test_an_index_keeps_its_documents_in_the_order_in_which_they_are_listed(told, view, family, order):
+    assert VIEWS[view].newest_first[family] == tuple(field for key in order for field in key)
+    assert {how["order"] for key in order for how in key.values()} == {"desc"}
+    (made,) = told.client.indices.get_settings(index=f"{told.prefix}-{family}").body.values()
+    assert tuple(made["settings"]["index"]["sort"]["field"]) == VIEWS[view].newest_first[family]
