@@ -11,10 +11,8 @@ import asyncio
 import itertools
 import json
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -354,22 +352,12 @@ def told_to_fail(handler: Handler, world: Callable[[], World]) -> Handler:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(new_database: Callable[[], str]) -> AsyncIterator[World]:
-    given = os.environ.get("PAYHUB_TEST_STACK_FOLDER")
-    folder = Path(given) if given else Path(tempfile.mkdtemp(prefix="payhub-actions-"))
-    stack = [sys.executable, "-m", "hub.stack"]
-    if not given:
-        folder.chmod(0o711)
-        choices = ["--detach", "--free-ports", "--profile", "minimal", "--bound-to", str(os.getpid())]
-        started = await asyncio.to_thread(
-            subprocess.run, [*stack, "up", *choices, "--data-dir", str(folder)], capture_output=True, check=False
-        )
-        assert started.returncode == 0, started.stderr
-    state = load_state(folder)
+async def world(stack_folder: Path, new_database: Callable[[], str], tmp_path_factory: Any) -> AsyncIterator[World]:
+    state = load_state(stack_folder)
     assert state is not None
     url, exporter = new_database(), None
     try:
-        with (folder / "exporter.log").open("wb") as log:
+        with (tmp_path_factory.mktemp("exporter") / "exporter.log").open("wb") as log:
             exporter = subprocess.Popen(
                 [sys.executable, "-m", "hub.cli", "export", "operations"],
                 env={**os.environ, **state.variables()},
@@ -384,9 +372,6 @@ async def world(new_database: Callable[[], str]) -> AsyncIterator[World]:
         if exporter is not None:
             exporter.terminate()
             await asyncio.to_thread(exporter.wait, 30)
-        if not given:
-            await asyncio.to_thread(subprocess.run, [*stack, "down", "--data-dir", str(folder)], check=True)
-            shutil.rmtree(folder)
 
 
 _TENANT = "INSERT INTO channel.tenant (id, name, callback_allow_list) VALUES (%s, 'a', '{}')"
