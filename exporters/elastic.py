@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ _AT_FAULT: Final = frozenset({400, 413})
 
 _FORBIDDEN: Final = frozenset({401, 403})
 """An index that is blocked, or not ours to write: somebody has to mend it, and the document is not at fault."""
+
+_WORTH_WAITING: Final = _TOO_BUSY | _FORBIDDEN
+_OF_THE_INDEX: Final = frozenset({"index_closed_exception", "cluster_block_exception"})
+"""Answered to a document with a status that would be its own fault."""
 
 _LONGEST_PAUSE: Final = 5.0
 _READ_AT_ONCE: Final = 1000
@@ -67,27 +72,27 @@ class Patience:
         """Whether the last try failed."""
 
     def insist(self, ask: Callable[[], T]) -> T:
-        """The answer of `ask`. Raises `Stopped`, `ViewGone` when an index is missing, and what can never work."""
+        """The answer of `ask`; whoever finds all well in it says `worked`.
+
+        Raises `Stopped`, `ViewGone` when an index is missing, and what can never work.
+        """
         for pause in self.pauses():
             cause = ""
             try:
-                answer = ask()
+                return ask()
             except NotFoundError:
                 raise ViewGone from None
             except ApiError as error:
-                if error.status_code not in _TOO_BUSY:
+                if error.status_code not in _WORTH_WAITING:
                     raise
                 cause = str(error.status_code)
             except TransportError as error:
                 cause = "timeout" if isinstance(error, ConnectionTimeout) else "away"
-            else:
-                self._now(waiting=False)
-                return answer
             self.back_off(cause, pause)
         raise Stopped
 
     def back_off(self, cause: str, pause: float) -> None:
-        """Wait. Raises `Stopped`."""
+        """Wait, and say so until it `worked`. Raises `Stopped`."""
         if not self.waiting:
             log.warning("elasticsearch does not take documents; waiting", cause=cause)
         self._now(waiting=True)
@@ -161,11 +166,20 @@ class Indexes:
     def _extend(self, generation: Generation) -> None:
         """Let the indexes in use take the fields that this version added. What changed its type needs a rebuild."""
         for family, properties in self._view.families.items():
-            try:
-                self._client.indices.put_mapping(index=generation.index(family), properties=dict(properties))
-            except BadRequestError as error:
-                cause = error.error
-                log.warning("the mapping changed; `payhub rebuild` makes the view again", family=family, cause=cause)
+            if self._map(generation.index(family), properties):
+                continue
+            changed = [
+                name for name, kind in properties.items() if not self._map(generation.index(family), {name: kind})
+            ]
+            log.warning("the mapping changed; `payhub rebuild` makes the view again", family=family, fields=changed)
+
+    def _map(self, index: str, properties: Mapping[str, Any]) -> bool:
+        """Whether these fields are, or now become, fields of the index. One that cannot keeps the others out."""
+        try:
+            self._client.indices.put_mapping(index=index, properties=dict(properties))
+        except BadRequestError:
+            return False
+        return True
 
     def put_templates(self) -> None:
         for family in self._view.families:
@@ -183,10 +197,15 @@ class Indexes:
         used: dict[str, int | None] = dict.fromkeys(self._view.families)
         found = self._client.indices.get_alias(index=[f"{self._prefix}-{family}-*" for family in used])
         for index, described in found.body.items():
-            family, _, number = index.removeprefix(f"{self._prefix}-").rpartition("-")
-            if f"{self._prefix}-{family}" in described["aliases"]:
-                used[family] = max(int(number), used.get(family) or 0)
+            family, number = self._numbered(index)
+            if number is not None and f"{self._prefix}-{family}" in described["aliases"]:
+                used[family] = max(number, used.get(family) or 0)
         return used
+
+    def _numbered(self, index: str) -> tuple[str, int | None]:
+        """Family and number of an index; none when it is a copy that somebody made for himself."""
+        family, _, number = index.removeprefix(f"{self._prefix}-").rpartition("-")
+        return family, int(number) if re.fullmatch("[0-9]{6,9}", number) else None
 
     def _generation(self, number: int) -> Generation | None:
         first = index_name(self._prefix, next(iter(self._view.families)), number)
@@ -201,7 +220,7 @@ class Indexes:
         highest = 0
         for family in self._view.families:
             found = self._client.indices.get(index=f"{self._prefix}-{family}-*", filter_path="*.aliases")
-            highest = max([highest, *(int(name.rpartition("-")[2]) for name in found.body)])
+            highest = max([highest, *(self._numbered(name)[1] or 0 for name in found.body)])
         return highest
 
     def create(self, number: int) -> Generation:
@@ -226,6 +245,15 @@ class Indexes:
             actions.append({"add": {"index": generation.index(family), "alias": alias, "is_write_index": True}})
         self._client.indices.update_aliases(actions=actions)
 
+    def drop_before(self, number: int) -> None:
+        """Delete every generation before this one: those that were replaced, and what killed rebuilds left."""
+        for family in self._view.families:
+            found = self._client.indices.get(index=f"{self._prefix}-{family}-*", filter_path="*.aliases")
+            for index in found.body:
+                of, its_number = self._numbered(index)
+                if of == family and its_number is not None and its_number < number:
+                    self._client.indices.delete(index=index, ignore_unavailable=True)
+
     def drop(self, number: int) -> None:
         """Delete the indexes of a generation; those that are gone already are no matter."""
         for family in self._view.families:
@@ -249,15 +277,17 @@ class ElasticReader:
     def _some(self, refs: Sequence[Ref]) -> dict[Ref, Body]:
         asked = [{"_index": self._generation.index(ref.family), "_id": ref.id} for ref in refs]
         fields = ["docs.found", "docs._source", "docs.error.type"]
-        while True:
+        for pause in Patience.pauses():
             answer = self._patience.insist(lambda: self._client.mget(docs=asked, filter_path=fields))
             documents = answer.body["docs"]
             errors = {one["error"]["type"] for one in documents if "error" in one}
             if not errors:
+                self._patience.worked()
                 return {ref: one["_source"] for ref, one in zip(refs, documents, strict=True) if one.get("found")}
             if "index_not_found_exception" in errors:
                 raise ViewGone
-            self._patience.back_off(", ".join(errors), 0.5)
+            self._patience.back_off(", ".join(sorted(errors)), pause)
+        raise Stopped
 
 
 class ElasticSink:
@@ -347,6 +377,6 @@ def _outcome(item: Mapping[str, Any]) -> Outcome | None:
         return SEEN
     if error.get("type") == "index_not_found_exception":
         raise ViewGone
-    if status in _TOO_BUSY or status in _FORBIDDEN:
+    if status in _WORTH_WAITING or error.get("type") in _OF_THE_INDEX:
         return None
     return Outcome(Fate.DEAD, f"{status} {error.get('type')}: {error.get('reason')}"[:1000])

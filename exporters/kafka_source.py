@@ -10,7 +10,7 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
@@ -19,6 +19,10 @@ from kafka.structs import OffsetAndMetadata
 
 from exporters.pipeline import DeadLetter
 from exporters.sift import RawMessage
+
+_LARGEST_LETTER: Final = 900_000
+_LARGEST_KEY: Final = 10_000
+"""Bytes. With headers and an envelope that is less than the 1 MiB of a message that Kafka and its client begin with."""
 
 __all__ = ["Batch", "DeadLetters", "KafkaError", "KafkaSource", "TopicPartition"]
 
@@ -32,6 +36,8 @@ class Batch:
     next_offset: int
     left: int
     """Messages behind these that Kafka already has, as far as is known."""
+    since: float
+    """When Kafka got the first of them, seconds since 1970."""
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # the client publishes no types
@@ -73,6 +79,11 @@ class KafkaSource:
         """Take the partitions that the group gives us; `lost` is told, inside of `poll`, which it takes away."""
         self._consumer.subscribe(list(self._topics), listener=_Listener(lost))
 
+    def topics(self) -> set[str]:
+        """The names of all topics that Kafka has."""
+        found: set[str] = self._consumer.topics()
+        return found
+
     def take_all(self) -> None:
         """Take every partition, without sharing."""
         self._consumer.assign(
@@ -84,9 +95,15 @@ class KafkaSource:
         )
 
     def ends(self) -> dict[TopicPartition, int]:
-        """Where each of our partitions ends now."""
-        found: dict[TopicPartition, int] = self._consumer.end_offsets(list(self._consumer.assignment()))
+        """Where each of our partitions ends now. Asks Kafka, which polling does not tell from a Kafka that is away."""
+        ours = list(self._consumer.assignment())
+        found: dict[TopicPartition, int] = self._consumer.end_offsets(ours, timeout_ms=3_000)
         return found
+
+    def left(self, partition: TopicPartition) -> int:
+        """Messages that Kafka has and did not give us yet, those of unfinished transactions included."""
+        reached: int = self._consumer.position(partition, timeout_ms=1000)
+        return max(0, (self._consumer.highwater(partition) or reached) - reached)
 
     def position(self, partition: TopicPartition) -> int:
         offset: int = self._consumer.position(partition)
@@ -100,7 +117,7 @@ class KafkaSource:
             after = messages[-1].offset + 1
             left = max(0, (self._consumer.highwater(partition) or after) - after)
             raw = [(message.key, message.value) for message in messages]
-            batches.append(Batch(partition, raw, after, left))
+            batches.append(Batch(partition, raw, after, left, messages[0].timestamp / 1000))
         return batches
 
     def keep_alive(self) -> None:
@@ -162,7 +179,10 @@ def make_topics(servers: str, topics: Sequence[str]) -> None:
 
 
 class DeadLetters:
-    """The topic for what can never be indexed: each message whole, with the view and the reason as headers."""
+    """The topic for what can never be indexed: each message whole, with the view and the reason as headers.
+
+    What is larger than a broker takes unless told otherwise is cut, and a header says how long it was.
+    """
 
     def __init__(self, servers: str, topic: str, view: str) -> None:
         self._servers = servers.split(",")
@@ -171,13 +191,22 @@ class DeadLetters:
         self._producer: KafkaProducer | None = None
 
     def send(self, letters: Sequence[DeadLetter]) -> None:
-        """Returns when Kafka has them."""
+        """Returns when Kafka has them; raises what it answered to the first that it has not."""
         if self._producer is None:
             self._producer = KafkaProducer(bootstrap_servers=self._servers, acks="all", allow_auto_create_topics=False)
-        for letter in letters:
-            headers = [("view", self._view.encode()), ("reason", letter.reason.encode())]
-            self._producer.send(self._topic, value=letter.content, key=letter.key, headers=headers)
+        sent = [self._send(self._producer, letter) for letter in letters]
         self._producer.flush(timeout=10)
+        for future in sent:
+            future.get(timeout=0)  # flushing waits and is silent about what was refused
+
+    def _send(self, producer: KafkaProducer, letter: DeadLetter) -> Any:
+        headers = [("view", self._view.encode()), ("reason", letter.reason.encode())]
+        size = len(letter.content)
+        if size > _LARGEST_LETTER:
+            headers.append(("cut-from", str(size).encode()))
+        return producer.send(
+            self._topic, value=letter.content[:_LARGEST_LETTER], key=letter.key[:_LARGEST_KEY], headers=headers
+        )
 
     def close(self) -> None:
         if self._producer is not None:

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic_core import to_json
 
-from exporters.elastic import Generation, Indexes, Patience, open_client
+from exporters.elastic import Generation, Indexes, Patience, ViewGone, open_client
 from exporters.kafka_source import DeadLetters, KafkaSource, make_topics
 from exporters.record import EPOCH_BITS, Fate
 from exporters.settings import ElasticsearchSettings, ExportSettings, KafkaSettings
@@ -84,8 +84,21 @@ class Rebuilt:
         return "\n".join(lines)
 
 
+class Overtaken(Exception):
+    """Somebody else made the same view again meanwhile, or deleted what was being made; what is in use stays."""
+
+
+class NothingToReplay(Exception):
+    """The topic of the engine's records is not there: a view of nothing would be made."""
+
+
 def rebuild(view: View, *, drop_old: bool) -> Rebuilt:
-    """Make a view again. Raises `KafkaError`, `TransportError` or `ApiError`; the old view then stays in use."""
+    """Make a view again.
+
+    Raises `KafkaError`, `TransportError`, `ApiError`, `Overtaken` or `NothingToReplay`; the view in use then stays.
+
+    A rebuild that was killed leaves indexes that nobody uses; the next one with `drop_old` deletes them.
+    """
     settings, servers = read(ExportSettings), read(KafkaSettings).bootstrap_servers
     client = open_client(read(ElasticsearchSettings).url)
     letters = DeadLetters(servers, settings.dead_letter_topic, view.name)
@@ -98,9 +111,15 @@ def rebuild(view: View, *, drop_old: bool) -> Rebuilt:
         client.indices.refresh(index=new.indexes)
         rebuilt = Rebuilt(view.name, new.number, old.number if old else None, sum(fates.values()), fates[Fate.DEAD])
         _compare(client, servers, old, new, rebuilt)
+        # What came while documents were compared: nobody shall see the view go back when it is switched.
+        _replay(client, servers, new, settings, letters)
+        if indexes.current() not in (old, new):
+            raise Overtaken(f"the {view.name} view was made again by somebody else meanwhile; that one is in use")
         indexes.use(new)
-        if drop_old and old is not None:
-            indexes.drop(old.number)
+        if drop_old:
+            indexes.drop_before(new.number)
+    except ViewGone:
+        raise Overtaken(f"the new indexes of the {view.name} view were deleted by somebody else meanwhile") from None
     finally:
         letters.close()
         client.close()
@@ -110,8 +129,9 @@ def rebuild(view: View, *, drop_old: bool) -> Rebuilt:
 def _replay(
     client: Elasticsearch, servers: str, new: Generation, settings: ExportSettings, letters: DeadLetters
 ) -> dict[Fate, int]:
+    source = KafkaSource(servers, new.view.topics(settings), new.group, settings.batch_records)
     session = Session(
-        source=KafkaSource(servers, new.view.topics(settings), new.group, settings.batch_records),
+        source=source,
         letters=letters,
         client=client,
         generation=new,
@@ -119,6 +139,8 @@ def _replay(
         patience=Patience(threading.Event()),
     )
     try:
+        if settings.topic not in source.topics():
+            raise NothingToReplay(f"Kafka has no topic {settings.topic}; the view in use stays")
         session.replay()
     finally:
         session.close()

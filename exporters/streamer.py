@@ -39,11 +39,16 @@ _lag = Gauge(
     "payhub_export_lag_records", "Messages that Kafka has and the view has not.", ("view", "topic", "partition")
 )
 _behind = Gauge(
-    "payhub_export_lag_seconds", "Age of the youngest record in the view, while there are younger.", ("view",)
+    "payhub_export_lag_seconds",
+    "Age of the youngest record in the view while there are younger, or of the oldest that cannot be written.",
+    ("view",),
 )
 
 _COMMIT_AFTER: Final = 0.5
 """Seconds for which offsets may stay uncommitted while there is more to take: dying repeats at most their records."""
+
+_LOOK_AT_KAFKA: Final = 5.0
+"""Seconds without messages after which Kafka is asked whether it is there at all."""
 
 _LOOK_AT_ALIAS: Final = 2.0
 """Seconds between two looks at which generation the view's aliases point to."""
@@ -91,8 +96,12 @@ class Session:
         self._uncommitted: dict[TopicPartition, tuple[int, dict[str, list[int]]]] = {}
         self._commit_due = 0.0
         self._writer = ThreadPoolExecutor(1, "elasticsearch")
+        self._latest = 0.0
+        """The moment of the youngest record in the view, seconds since 1970; 0 before the first."""
         self.polled = 0.0
         """When Kafka was asked last, on the monotonic clock."""
+        self._heard = time.monotonic()
+        """When Kafka is known to have answered, on the same clock."""
         self.fates: dict[Fate, int] = dict.fromkeys(Fate, 0)
 
     def close(self) -> None:
@@ -127,9 +136,11 @@ class Session:
     def _step(self, milliseconds: int) -> None:
         batches = self._source.poll(milliseconds)
         self.polled = time.monotonic()
-        if not batches:
+        if batches:
+            self._heard = self.polled
+        else:
             self._land()
-            self._up_to_date()
+            self._look_behind()
         if self._uncommitted and (not batches or self.polled > self._commit_due):
             self._commit()
         for batch in batches:
@@ -157,8 +168,10 @@ class Session:
         with suppress(KafkaError):
             self._commit()
         for partition in partitions:
-            self._pipelines.pop(partition, None)
             self._uncommitted.pop(partition, None)
+            if self._pipelines.pop(partition, None) is not None:
+                with suppress(KeyError):
+                    _lag.remove(self._view.name, partition.topic, partition.partition)
 
     def _land(self) -> None:
         """Wait until the batch that is being written is there; then its offset may be committed."""
@@ -172,6 +185,8 @@ class Session:
             except NotYet:
                 self._source.keep_alive()
                 self.polled = time.monotonic()
+                waiting = flight.batch
+                self._lags(waiting, len(waiting.messages) + waiting.left, max(0.0, time.time() - waiting.since))
         self._flight = None
         dead = flight.pipeline.settle(flight.folded, written)
         if dead:
@@ -192,11 +207,18 @@ class Session:
             self._source.commit(self._uncommitted)
             self._uncommitted = {}
 
-    def _up_to_date(self) -> None:
-        """Kafka has nothing more: what its offsets count beyond are marks of transactions."""
-        for partition in self._pipelines:
-            _lag.labels(self._view.name, partition.topic, partition.partition).set(0)
-        _behind.labels(self._view.name).set(0)
+    def _look_behind(self) -> None:
+        """Kafka gave nothing: there is nothing, a transaction is not finished, or Kafka is away, which raises."""
+        if self.polled > self._heard + _LOOK_AT_KAFKA:
+            self._source.ends()
+            self._heard = time.monotonic()
+        left = {partition: self._source.left(partition) for partition in self._pipelines}
+        for partition, number in left.items():
+            _lag.labels(self._view.name, partition.topic, partition.partition).set(number)
+        _behind.labels(self._view.name).set(self._age() if any(left.values()) else 0.0)
+
+    def _age(self) -> float:
+        return max(0.0, time.time() - self._latest) if self._latest else 0.0
 
     def _measure(self, flight: _Flight, written: list[Outcome]) -> None:
         name = self._view.name
@@ -205,9 +227,12 @@ class Session:
             _records.labels(name, fate).inc(number)
         for fate, number in counted(written).items():
             _documents.labels(name, fate).inc(number)
-        left = flight.batch.left
-        _lag.labels(name, flight.batch.partition.topic, flight.batch.partition.partition).set(left)
-        _behind.labels(name).set(max(0.0, time.time() - flight.folded.latest / 1000) if left else 0.0)
+        self._latest = max(self._latest, flight.folded.latest / 1000)
+        self._lags(flight.batch, flight.batch.left, self._age() if flight.batch.left else 0.0)
+
+    def _lags(self, batch: Batch, records: int, seconds: float) -> None:
+        _lag.labels(self._view.name, batch.partition.topic, batch.partition.partition).set(records)
+        _behind.labels(self._view.name).set(seconds)
 
 
 class Streamer:
@@ -233,7 +258,8 @@ class Streamer:
             except ViewGone:
                 log.warning("the view has other indexes now", view=self._view.name)
             except (KafkaError, ApiError, TransportError) as error:
-                log.warning("begins again at the last commit", view=self._view.name, cause=type(error).__name__)
+                cause = f"{type(error).__name__}: {error}"[:500]
+                log.warning("begins again at the last commit", view=self._view.name, cause=cause)
             if time.monotonic() - began > 30:
                 pauses = Patience.pauses()
             self.patience.stop.wait(next(pauses))
@@ -246,6 +272,7 @@ class Streamer:
     def _one_session(self) -> None:
         indexes = Indexes(self._client, self._view, self._settings.index_prefix)
         generation = self.patience.insist(indexes.ensure)
+        self.patience.worked()
         letters = DeadLetters(self._servers, self._settings.dead_letter_topic, self._view.name)
         self._prepare()
         source = KafkaSource(

@@ -124,7 +124,9 @@ def export(
 def rebuild(
     views: Annotated[list[str] | None, typer.Argument(help="audit, operations; both when none is named.")] = None,
     *,
-    drop_old: Annotated[bool, typer.Option("--drop-old", help="Delete the indexes that were replaced.")] = False,
+    drop_old: Annotated[
+        bool, typer.Option("--drop-old", help="Delete the indexes that are not in use any more.")
+    ] = False,
     data_dir: DataFolder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -132,6 +134,7 @@ def rebuild(
     from elastic_transport import TransportError
     from kafka.errors import KafkaError
 
+    from exporters.rebuild import NothingToReplay, Overtaken
     from exporters.rebuild import rebuild as make_again
     from exporters.views import VIEWS
     from hub.elastic import ApiError
@@ -140,7 +143,7 @@ def rebuild(
     if unknown := [name for name in chosen if name not in VIEWS]:
         fail(f"there is no view {', '.join(unknown)}; there are {', '.join(VIEWS)}", as_json=as_json)
     use_stack(data_dir)
-    with explained(KafkaError, TransportError, ApiError, as_json=as_json):
+    with explained(KafkaError, TransportError, ApiError, Overtaken, NothingToReplay, as_json=as_json):
         made = [make_again(VIEWS[name], drop_old=drop_old) for name in chosen]
     equal = all(one.equal for one in made)
     answer = {"equal": equal, "views": [one.as_json() for one in made]}
