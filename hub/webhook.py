@@ -61,7 +61,6 @@ class Delivery:
 
 
 D = TypeVar("D", bound=Delivery)
-D_co = TypeVar("D_co", bound=Delivery, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,10 @@ The rules of store balances live in `ledger.disbursement`; here are the jobs, th
 
     model.py       our words: jobs, results, messages
     worker.py      one short method per job
+    relay.py       gives the engine what the ledger's outbox holds
     notices.py     tells merchants their reports, signed, for three days
-    reports_api.py reports over HTTP: JSON, CSV, a page to print
-    api.py         partners, treasury and operations over HTTP
+    api.py         partners, treasury and operations over HTTP; the routes of each subject stand in its `*_api.py`
+    access.py      who may ask for what, and how a refusal is told
+    wire.py        what bodies and answers have in common; those of each subject stand in its `*_wire.py`
     connector.py   how it is put together
 """

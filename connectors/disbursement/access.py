@@ -73,6 +73,7 @@ Trading = Annotated[Asker, Depends(asking("operator", partner=True))]
 
 _ID: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 ObjectId = Annotated[str, Path(pattern=_ID)]
+TransferId = Annotated[str, Path(max_length=36, pattern="^[0-9a-f-]+$")]
 Key = Annotated[
     str,
     Header(

@@ -6,7 +6,17 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from connectors.disbursement.access import Deciding, Doing, Editing, Key, Looking, ObjectId, Watching, replayed
+from connectors.disbursement.access import (
+    Deciding,
+    Doing,
+    Editing,
+    Key,
+    Looking,
+    ObjectId,
+    TransferId,
+    Watching,
+    replayed,
+)
 from connectors.disbursement.balances_wire import (
     Adjustment,
     Booked,
@@ -16,7 +26,7 @@ from connectors.disbursement.balances_wire import (
     UpdatesPage,
     UpdateView,
 )
-from connectors.disbursement.merchants_api import Cursor, PageSize, asked
+from connectors.disbursement.pages import STRICT, Cursor, PageSize
 from connectors.disbursement.runs_wire import (
     RunsPage,
     RunStoresPage,
@@ -48,18 +58,17 @@ from ledger.paging import cursor, name_cursor, name_position, position
 
 router = APIRouter(tags=["balances and transfers"])
 
-TransferId = Annotated[str, Path(max_length=36, pattern="^[0-9a-f-]+$")]
 Named = Annotated[str | None, Query(max_length=64)]
 
 
-@router.get("/stores/{store_id}/balance", dependencies=asked)
+@router.get("/stores/{store_id}/balance", dependencies=STRICT)
 async def balance(who: Looking, does: Doing, store_id: ObjectId) -> StoreBalanceView:
     """What a store is owed (L4)."""
     await does.store(who, store_id)
     return StoreBalanceView.of(await does.balances.balance(who.tenant, store_id))
 
 
-@router.get("/stores/{store_id}/updates", dependencies=asked)
+@router.get("/stores/{store_id}/updates", dependencies=STRICT)
 async def updates(
     request: Request, who: Looking, does: Doing, store_id: ObjectId, *, cursor_: Cursor = None, limit: PageSize = 100
 ) -> UpdatesPage:
@@ -74,7 +83,7 @@ async def updates(
     )
 
 
-@router.get("/updates/{update_id}/history", dependencies=asked)
+@router.get("/updates/{update_id}/history", dependencies=STRICT)
 async def update_history(who: Watching, does: Doing, update_id: Annotated[int, Path(ge=1, le=2**62)]) -> StatusesPage:
     """The statuses an update had, oldest first (L13)."""
     found = await does.balances.history(who.tenant, update_id)
@@ -98,7 +107,7 @@ async def adjust(
     return Booked.of(booked)
 
 
-@router.get("/transfers", dependencies=asked)
+@router.get("/transfers", dependencies=STRICT)
 async def transfers(
     request: Request,
     who: Looking,
@@ -128,13 +137,13 @@ async def transfers(
     )
 
 
-@router.get("/transfers/{transfer_id}", dependencies=asked)
+@router.get("/transfers/{transfer_id}", dependencies=STRICT)
 async def transfer(who: Looking, does: Doing, transfer_id: TransferId) -> TransferView:
     """A transfer."""
     return TransferView.of(await does.transfer(who, transfer_id))
 
 
-@router.get("/transfers/{transfer_id}/items", dependencies=asked)
+@router.get("/transfers/{transfer_id}/items", dependencies=STRICT)
 async def items(
     request: Request,
     who: Looking,
@@ -154,7 +163,7 @@ async def items(
     )
 
 
-@router.get("/transfers/{transfer_id}/history", dependencies=asked)
+@router.get("/transfers/{transfer_id}/history", dependencies=STRICT)
 async def transfer_history(who: Looking, does: Doing, transfer_id: TransferId) -> StatusesPage:
     """The statuses a transfer had, oldest first (L13)."""
     await does.transfer(who, transfer_id)
@@ -162,7 +171,7 @@ async def transfer_history(who: Looking, does: Doing, transfer_id: TransferId) -
     return StatusesPage(statuses=[StatusView.of(one) for one in found])
 
 
-@router.get("/transfers/{transfer_id}/events", dependencies=asked)
+@router.get("/transfers/{transfer_id}/events", dependencies=STRICT)
 async def transfer_events(who: Watching, does: Doing, transfer_id: TransferId) -> EventsPage:
     """What came in about a transfer, refused and repeated events too (L34)."""
     await does.transfer(who, transfer_id)
@@ -181,7 +190,7 @@ async def cancel(who: Deciding, does: Doing, transfer_id: TransferId, body: Reas
     return TransferView.of(await does.transfers.cancel(who.tenant, transfer_id, who.actor, body.reason))
 
 
-@router.get("/stores/{store_id}/verdict", dependencies=asked)
+@router.get("/stores/{store_id}/verdict", dependencies=STRICT)
 async def verdict(request: Request, who: Looking, does: Doing, store_id: ObjectId) -> VerdictView:
     """Whether the store would be paid now, and if not why."""
     await does.store(who, store_id)
@@ -191,7 +200,7 @@ async def verdict(request: Request, who: Looking, does: Doing, store_id: ObjectI
     return VerdictView.of(found[0])
 
 
-@router.get("/verdicts", dependencies=asked)
+@router.get("/verdicts", dependencies=STRICT)
 async def verdicts(
     request: Request,
     who: Watching,
@@ -212,7 +221,7 @@ async def verdicts(
     )
 
 
-@router.get("/schedules", dependencies=asked)
+@router.get("/schedules", dependencies=STRICT)
 async def schedules(request: Request, who: Watching) -> SchedulesPage:
     """When stores of each frequency are due."""
     found = await _runs(request).schedules(who.tenant)
@@ -226,7 +235,7 @@ async def set_schedule(request: Request, who: Deciding, frequency: Frequency, bo
     return ScheduleView.of(set_now)
 
 
-@router.get("/runs", dependencies=asked)
+@router.get("/runs", dependencies=STRICT)
 async def runs(request: Request, who: Watching, cursor_: Cursor = None, limit: PageSize = 100) -> RunsPage:
     """Runs, newest first."""
     (before,) = position(request, cursor_) or (None,)
@@ -243,7 +252,7 @@ async def request_run(request: Request, who: Editing, body: RunWanted) -> RunVie
     return RunView.of(await _runs(request).request(who.tenant, body.frequency, who.actor))
 
 
-@router.get("/runs/{run_id}", dependencies=asked)
+@router.get("/runs/{run_id}", dependencies=STRICT)
 async def run(request: Request, who: Watching, run_id: TransferId) -> RunView:
     """A run, with how many stores got which verdict."""
     found = await _runs(request).find(who.tenant, run_id)
@@ -252,7 +261,7 @@ async def run(request: Request, who: Watching, run_id: TransferId) -> RunView:
     return RunView.of(found, await _runs(request).tally(who.tenant, run_id))
 
 
-@router.get("/runs/{run_id}/stores", dependencies=asked)
+@router.get("/runs/{run_id}/stores", dependencies=STRICT)
 async def run_stores(
     request: Request,
     who: Watching,

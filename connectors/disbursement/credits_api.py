@@ -31,9 +31,10 @@ from connectors.disbursement.credits_wire import (
     TracesPage,
     TraceView,
 )
-from connectors.disbursement.merchants_api import Cursor, PageSize, asked, edits_page
+from connectors.disbursement.merchants_api import edits_page
 from connectors.disbursement.merchants_wire import EditsPage
 from connectors.disbursement.options_wire import NewOption, OptionChanges, OptionsPage, OptionView
+from connectors.disbursement.pages import STRICT, Cursor, PageSize
 from connectors.disbursement.wire import ReasonBody
 from hub.api import not_valid
 from ledger.disbursement import fields
@@ -53,7 +54,7 @@ async def add_option(who: Editing, does: Doing, body: NewOption, response: Respo
     return OptionView.of(await does.options.find(who.tenant, body.id))
 
 
-@router.get("/options/{option_id}", dependencies=asked)
+@router.get("/options/{option_id}", dependencies=STRICT)
 async def option(who: Looking, does: Doing, option_id: ObjectId) -> OptionView:
     """A payment option."""
     return OptionView.of(await does.option(who, option_id))
@@ -74,7 +75,7 @@ async def validate_option(who: Deciding, does: Doing, option_id: ObjectId) -> Op
     return OptionView.of(await does.options.validate(who.tenant, option_id, actor=who.actor))
 
 
-@router.get("/options/{option_id}/edits", dependencies=asked)
+@router.get("/options/{option_id}/edits", dependencies=STRICT)
 async def option_edits(
     request: Request, who: Watching, does: Doing, option_id: ObjectId, *, cursor_: Cursor = None, limit: PageSize = 100
 ) -> EditsPage:
@@ -83,7 +84,7 @@ async def option_edits(
     return await edits_page(request, does, (who.tenant, Object.OPTION, option_id), cursor_, limit)
 
 
-@router.get("/stores/{store_id}/options", dependencies=asked)
+@router.get("/stores/{store_id}/options", dependencies=STRICT)
 async def options(
     request: Request, who: Looking, does: Doing, store_id: ObjectId, *, cursor_: Cursor = None, limit: PageSize = 100
 ) -> OptionsPage:
@@ -97,7 +98,7 @@ async def options(
     )
 
 
-@router.get("/stores/{store_id}/offers", dependencies=asked)
+@router.get("/stores/{store_id}/offers", dependencies=STRICT)
 async def offers(
     who: Looking,
     does: Doing,
@@ -125,13 +126,13 @@ async def sign_credit(who: Editing, does: Doing, body: CreditBody, response: Res
     return CreditView.of(found)
 
 
-@router.get("/credits/{credit_id}", dependencies=asked)
+@router.get("/credits/{credit_id}", dependencies=STRICT)
 async def credit(who: Looking, does: Doing, credit_id: ObjectId) -> CreditView:
     """A credit."""
     return CreditView.of(await does.credit(who, credit_id))
 
 
-@router.get("/credits/{credit_id}/updates", dependencies=asked)
+@router.get("/credits/{credit_id}/updates", dependencies=STRICT)
 async def credit_updates(who: Looking, does: Doing, credit_id: ObjectId) -> UpdatesPage:
     """What a credit did to its store's balance, oldest first."""
     await does.credit(who, credit_id)
@@ -139,7 +140,7 @@ async def credit_updates(who: Looking, does: Doing, credit_id: ObjectId) -> Upda
     return UpdatesPage(updates=[UpdateView.of(one) for one in found])
 
 
-@router.get("/credits/{credit_id}/computations", dependencies=asked)
+@router.get("/credits/{credit_id}/computations", dependencies=STRICT)
 async def credit_computations(request: Request, who: Watching, does: Doing, credit_id: ObjectId) -> TracesPage:
     """How the credit's commission came about (L57)."""
     await does.credit(who, credit_id)
@@ -148,7 +149,7 @@ async def credit_computations(request: Request, who: Watching, does: Doing, cred
     return TracesPage(computations=[TraceView.of(one) for one in found])
 
 
-@router.get("/stores/{store_id}/credits", dependencies=asked)
+@router.get("/stores/{store_id}/credits", dependencies=STRICT)
 async def credits_of_store(
     request: Request, who: Looking, does: Doing, store_id: ObjectId, *, cursor_: Cursor = None, limit: PageSize = 100
 ) -> CreditsPage:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from connectors.disbursement.access import Deciding, Doing, Editing, Looking, ObjectId, Watching, replayed
 from connectors.disbursement.merchants_wire import (
@@ -24,14 +22,11 @@ from connectors.disbursement.merchants_wire import (
     StoreView,
 )
 from connectors.disbursement.options_wire import CommissionSchedule
+from connectors.disbursement.pages import STRICT, Cursor, PageSize
 from hub.api import not_valid
 from ledger.disbursement.edits import Object
 from ledger.disbursement.pricing import Commissions
-from ledger.paging import cursor, name_cursor, name_position, only_known_parameters, position
-
-PageSize = Annotated[int, Query(ge=1, le=500)]
-Cursor = Annotated[str | None, Query(alias="cursor", max_length=400, description="`nextCursor` of the page before.")]
-asked = [Depends(only_known_parameters)]
+from ledger.paging import cursor, name_cursor, name_position, position
 
 router = APIRouter(tags=["merchants and stores"])
 
@@ -44,7 +39,7 @@ async def add_merchant(who: Editing, does: Doing, body: NewMerchant, response: R
     return MerchantView.of(await does.merchants.find(who.tenant, body.id))
 
 
-@router.get("/merchants", dependencies=asked)
+@router.get("/merchants", dependencies=STRICT)
 async def merchants(
     request: Request, who: Looking, does: Doing, cursor_: Cursor = None, limit: PageSize = 100
 ) -> MerchantsPage:
@@ -57,7 +52,7 @@ async def merchants(
     )
 
 
-@router.get("/merchants/{merchant_id}", dependencies=asked)
+@router.get("/merchants/{merchant_id}", dependencies=STRICT)
 async def merchant(who: Looking, does: Doing, merchant_id: ObjectId) -> MerchantView:
     """A merchant."""
     return MerchantView.of(await does.merchant(who, merchant_id))
@@ -90,7 +85,7 @@ async def set_merchant_standard(
     await _commissions(request).set_standard(who.tenant, merchant_id, body.rate, actor=who.actor)
 
 
-@router.get("/merchants/{merchant_id}/stores", dependencies=asked)
+@router.get("/merchants/{merchant_id}/stores", dependencies=STRICT)
 async def stores(
     request: Request,
     who: Looking,
@@ -110,7 +105,7 @@ async def stores(
     )
 
 
-@router.get("/merchants/{merchant_id}/edits", dependencies=asked)
+@router.get("/merchants/{merchant_id}/edits", dependencies=STRICT)
 async def merchant_edits(
     request: Request,
     who: Watching,
@@ -134,7 +129,7 @@ async def add_store(who: Editing, does: Doing, body: NewStore, response: Respons
     return await _shown(does, who.tenant, body.id)
 
 
-@router.get("/stores/{store_id}", dependencies=asked)
+@router.get("/stores/{store_id}", dependencies=STRICT)
 async def store(who: Looking, does: Doing, store_id: ObjectId) -> StoreView:
     """A store with its present bank account."""
     await does.store(who, store_id)
@@ -180,7 +175,7 @@ async def set_store_standard(
     await _commissions(request).set_standard(who.tenant, found.merchant_id, body.rate, store=store_id, actor=who.actor)
 
 
-@router.get("/stores/{store_id}/edits", dependencies=asked)
+@router.get("/stores/{store_id}/edits", dependencies=STRICT)
 async def store_edits(
     request: Request, who: Watching, does: Doing, store_id: ObjectId, *, cursor_: Cursor = None, limit: PageSize = 100
 ) -> EditsPage:
@@ -189,7 +184,7 @@ async def store_edits(
     return await edits_page(request, does, (who.tenant, Object.STORE, store_id), cursor_, limit)
 
 
-@router.get("/commission-schedule", dependencies=asked)
+@router.get("/commission-schedule", dependencies=STRICT)
 async def commission_schedule(request: Request, who: Watching) -> CommissionSchedule:
     """By what origination, number of payments and amount move rates."""
     return CommissionSchedule.shown(await _commissions(request).schedule(who.tenant))

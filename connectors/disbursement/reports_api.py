@@ -10,19 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Path, Query, Request
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, SecretStr
 
-from connectors.disbursement.access import TREASURY, Asker, ObjectId, asking
+from connectors.disbursement.access import TREASURY, Asker, ObjectId, TransferId, asking
 from connectors.disbursement.notices import HowTold, NoticeStore, ReportAddress
+from connectors.disbursement.pages import STRICT
 from connectors.disbursement.wire import NOON, example
 from hub.addresses import LONGEST
 from hub.api import Problem, not_valid
 from ledger.disbursement.refusals import MerchantUnknown
 from ledger.disbursement.report import Report, ReportKind, Reports
 from ledger.disbursement.report_forms import as_csv, as_html
-from ledger.paging import only_known_parameters
 
 READERS: Final = ("treasury", "operator", "auditor")
 """Roles that may read all reports."""
@@ -30,7 +30,6 @@ READERS: Final = ("treasury", "operator", "auditor")
 Reading = Annotated[Asker, Depends(asking(*READERS, partner=True))]
 Watching = Annotated[Asker, Depends(asking(*READERS))]
 Deciding = Annotated[Asker, Depends(asking(TREASURY))]
-TransferId = Annotated[str, Path(max_length=36, pattern="^[0-9a-f-]+$")]
 Kind = Annotated[
     ReportKind | None, Query(description="`CORRECTION` when the money came back. The latest one when not said.")
 ]
@@ -110,34 +109,33 @@ class Deliveries(BaseModel):
 
 
 router = APIRouter(tags=["reports"])
-_asked = [Depends(only_known_parameters)]
 
 
-@router.get("/transfers/{transfer_id}/report", response_class=Response, dependencies=_asked)
+@router.get("/transfers/{transfer_id}/report", response_class=Response, dependencies=STRICT)
 async def report(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
     """What the merchant was told about a transfer, in the form that `Accept` prefers."""
     return await _report(request, who, transfer_id, kind, _preferred(request.headers.get("accept", "")))
 
 
-@router.get("/transfers/{transfer_id}/report.json", response_class=Response, dependencies=_asked)
+@router.get("/transfers/{transfer_id}/report.json", response_class=Response, dependencies=STRICT)
 async def report_as_json(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
     """The JSON exactly as it was sent."""
     return await _report(request, who, transfer_id, kind, "json")
 
 
-@router.get("/transfers/{transfer_id}/report.csv", response_class=Response, dependencies=_asked)
+@router.get("/transfers/{transfer_id}/report.csv", response_class=Response, dependencies=STRICT)
 async def report_as_csv(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
     """A line per balance update, and the total last."""
     return await _report(request, who, transfer_id, kind, "csv")
 
 
-@router.get("/transfers/{transfer_id}/report.html", response_class=Response, dependencies=_asked)
+@router.get("/transfers/{transfer_id}/report.html", response_class=Response, dependencies=STRICT)
 async def report_as_html(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
     """A page to print."""
     return await _report(request, who, transfer_id, kind, "html")
 
 
-@router.get("/transfers/{transfer_id}/report/deliveries", dependencies=_asked)
+@router.get("/transfers/{transfer_id}/report/deliveries", dependencies=STRICT)
 async def deliveries(request: Request, who: Watching, transfer_id: TransferId) -> Deliveries:
     """How telling the merchant went, attempt by attempt."""
     if not await Reports(request.app.state.statements).find(who.tenant, transfer_id):
@@ -146,7 +144,7 @@ async def deliveries(request: Request, who: Watching, transfer_id: TransferId) -
     return Deliveries(deliveries=[DeliveryView.of(one) for one in found])
 
 
-@router.get("/merchants/{merchant_id}/report-address", dependencies=_asked)
+@router.get("/merchants/{merchant_id}/report-address", dependencies=STRICT)
 async def report_address(request: Request, who: Watching, merchant_id: ObjectId) -> AddressView:
     """Where a merchant is told its reports."""
     try:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from hub.local import LocalHub
+from connectors import registry
+from hub.local import SERVICES, WORKERS, LocalHub
 from hub.stack.plan import HubPlan
 from hub.stack.ports import choose_free
 from hub.stack.state import Profile, new_state
@@ -21,6 +22,12 @@ def plan(folder: Path) -> HubPlan:
         "postgres": SecretStr("postgresql+psycopg://u:p@localhost/payhub"),
     }
     return hub.plan(state.model_copy(update={"existing": servers}))
+
+
+def test_everything_that_a_connector_brings_is_started():
+    assert set(WORKERS) == set(registry.MODULES)
+    asked_for = {"fineract-simulator"}  # only by whoever has Fineract as the account system
+    assert set(SERVICES) == {"ledger", *registry.SERVICES} - asked_for
 
 
 def test_only_the_simulator_is_asked_without_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
