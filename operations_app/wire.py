@@ -28,6 +28,19 @@ Text: TypeAlias = Annotated[
 """What somebody writes for people to read later."""
 
 
+Why: TypeAlias = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, min_length=10, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$"),
+]
+"""Why somebody acts, or decides against it."""
+
+
+Note: TypeAlias = Annotated[
+    str, StringConstraints(strip_whitespace=True, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")
+]
+"""What somebody adds to a decision, or nothing."""
+
+
 class Shown(BaseModel):
     """Base of answers."""
 

@@ -7,22 +7,24 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 from pydantic.alias_generators import to_camel
 
 from hub.api import Caller, Problem, not_valid
 from hub.money import Money
 from operations_app.access import allowed
-from operations_app.actions.model import Kind, ReasonCode, State
+from operations_app.actions.model import GIVING_BACK, Kind, ReasonCode, State
 from operations_app.actions.policy import Policy, described
 from operations_app.actions.possible import Asked, Plan, available, needs
 from operations_app.actions.service import (
+    UNDER_WAY,
     ActionRefused,
     Actions,
     Actor,
     KeyReused,
     Moved,
     NotAllowed,
+    NotBegun,
     Unknown,
 )
 from operations_app.actions.service import (
@@ -31,6 +33,7 @@ from operations_app.actions.service import (
 from operations_app.actions.store import Action, Approval
 from operations_app.actions.wiring import actions as wired
 from operations_app.cursors import Cursor, Limit, Paging
+from operations_app.wire import Note, Why
 
 router = APIRouter(tags=["actions"])
 """Included under `/api/v1`."""
@@ -55,27 +58,27 @@ class ActionBody(Body):
 
     kind: Kind
     reason_code: ReasonCode
-    reason: Annotated[str, Field(min_length=10, max_length=1000)]
+    reason: Why
     payload: Asked = Asked()
 
 
 class NoteBody(Body):
     """What an approver adds."""
 
-    note: Annotated[str, Field(max_length=1000)] | None = None
+    note: Note | None = None
 
 
 class RejectBody(Body):
     """Why not."""
 
-    note: Annotated[str, Field(min_length=10, max_length=1000)]
+    note: Why
 
 
 class AnswerBody(Body):
     """What the receiving bank answered to a recall."""
 
     answer: Literal["RETURNED", "NOT_RETURNED"]
-    note: Annotated[str, Field(min_length=10, max_length=1000)]
+    note: Why
 
 
 async def _actions(request: Request) -> Actions:
@@ -102,13 +105,18 @@ async def possible(payment_id: str, who: Looking, actions: InHand) -> dict[str, 
     """What can be done with this payment now, what has to be sent along, and why the rest cannot be done."""
     try:
         situation = await actions.situation(who.tenant, payment_id)
-        busy = await actions.store.open_repair(who.tenant, payment_id)
+    except NotBegun as refused:
+        none = [{"kind": kind, "possible": False, "code": refused.code, "why": refused.why} for kind in Kind]
+        return {"paymentId": payment_id, "version": None, "underWay": None, "actions": none}
     except ActionRefused as refused:
         raise problem(refused) from None
+    busy = await actions.store.open_repair(who.tenant, payment_id)
     _, policy = await actions.store.policy(who.tenant)
     found: list[dict[str, Any]] = []
     for kind, plan in available(situation).items():
-        if isinstance(plan, Plan):
+        if isinstance(plan, Plan) and busy is not None and kind not in GIVING_BACK:
+            found.append({"kind": kind, "possible": False, "code": "repair-under-way", "why": UNDER_WAY})
+        elif isinstance(plan, Plan):
             approvals = policy.approvals(kind, plan.amount or situation.amount, plan.currency or situation.currency)
             entry = {"kind": kind, "possible": True, "at": plan.place, "approvals": approvals}
             found.append(entry | {"payload": needs(kind, situation)})
@@ -261,7 +269,9 @@ async def put_policies(body: Policy, request: Request, who: Ruling, actions: InH
 # --- words ----------------------------------------------------------------------------------------------------------
 
 _STATUS: Final[dict[type[ActionRefused], int]] = {Unknown: 404, Moved: 412, KeyReused: 422, NotAllowed: 403}
-_NOT_VALID: Final = frozenset({"outcome-missing", "variables-missing", "variables-not-allowed", "money-not-valid"})
+_NOT_VALID: Final = frozenset(
+    {"outcome-missing", "variables-missing", "variables-not-allowed", "money-not-valid", "payload-not-taken"}
+)
 
 
 def problem(refused: ActionRefused) -> Problem:

@@ -126,7 +126,7 @@ class Carrying:
         situation = await self._situations.of(action.tenant_id, action.payment_id, taken - own)
         if situation is None:
             return Refused("payment-moved", "the views do not know the payment any more")
-        plan = weigh(action.kind, situation, action.asked)
+        plan = weigh(action.kind, situation, action.asked_again)
         if isinstance(plan, Plan) and not plan.same_target(action.plan):
             return Refused("payment-moved", "the payment stands somewhere else than when this was asked for")
         if isinstance(plan, Plan) and plan.follows is Follows.PAYMENT and await self._parties_of(action) is None:
@@ -209,6 +209,8 @@ class Carrying:
         if False in seen:
             await self._end(action, State.FAILED, "ended-otherwise", self._otherwise(action, seen))
             return Looked(confirmed=False, look_again_after="PT0S")
+        if action.too_late and await self._late(action):
+            return Looked(confirmed=None, look_again_after=_VIEWS_LATE)
         if action.too_late:
             missing = ", ".join(one.see for one, there in zip(action.plan.expects, seen, strict=True) if not there)
             keeps = action.plan.follows is Follows.PAYMENT
@@ -237,6 +239,14 @@ class Carrying:
             linked = await self._views.transfer(action.tenant_id, action.linked_payment_id)
         look = _Look(action, transfer, steps, incidents, linked)
         return [look.at(one) for one in plan.expects]
+
+    async def _late(self, action: Action) -> bool:
+        """Whether the views do not show yet what happened until the action's time was over.
+
+        Looking is a step as well, and the views show the looks when they have caught up with them.
+        """
+        shown = await self._views.shown_until(action.tenant_id, action.payment_id)
+        return shown is None or (action.confirm_by is not None and shown <= action.confirm_by)
 
     async def expire(self, tenant_id: TenantId, action_id: str) -> Decision:
         """The time for approvals is over, unless somebody decided in the last moment."""
@@ -365,6 +375,9 @@ class _Look:
 def _detail(action: Action) -> str:
     """What the payment's outcome says of its reason: the code, never an operator's free text."""
     return f"operator: {action.reason_code}"
+
+
+_VIEWS_LATE: Final = "PT5S"
 
 
 def _pause(action: Action) -> str:

@@ -190,10 +190,16 @@ class CarriedOut(Result):
     concept: str | None = None
 
 
+_FOR_HOURS: Final = 960
+"""Tries of the jobs of actions: a payment is repaired by nothing else meanwhile, so an outage of the views of some
+fifteen hours must not leave one behind."""
+
+
 class CarryOutAction(Job[CarriedOut]):
     """Look whether the action is still possible, and give its commands. Safe to run twice."""
 
     job_type: ClassVar[str] = "operations.carry-out-action"
+    attempts: ClassVar[int] = _FOR_HOURS
 
     action_id: str
     tenant_id: TenantId
@@ -211,6 +217,7 @@ class ConfirmAction(Job[Looked]):
     """Look in the views for the engine's record of what an action was to bring about."""
 
     job_type: ClassVar[str] = "operations.confirm-action"
+    attempts: ClassVar[int] = _FOR_HOURS
 
     action_id: str
     tenant_id: TenantId
@@ -226,6 +233,7 @@ class ExpireAction(Job[Expired]):
     """The time for approvals is over."""
 
     job_type: ClassVar[str] = "operations.expire-action"
+    attempts: ClassVar[int] = _FOR_HOURS
 
     action_id: str
     tenant_id: TenantId
@@ -241,6 +249,7 @@ class LookForMoney(Job[MoneyLooked]):
     """Look whether recalled money came back, or the time for it is over."""
 
     job_type: ClassVar[str] = "operations.look-for-money"
+    attempts: ClassVar[int] = _FOR_HOURS
 
     action_id: str
     tenant_id: TenantId

@@ -68,7 +68,12 @@ def _is(value: Any, kind: str) -> bool:
     return type(value) is _TYPES[kind]
 
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+
+
 def _text_faults(schema: Schema, value: str, at: str) -> Iterator[tuple[str, str]]:
+    if _CONTROL.search(value):
+        yield at, "has to be printable text"
     if "pattern" in schema and re.fullmatch(schema["pattern"], value, re.ASCII) is None:
         yield at, f"has to fit {schema['pattern']}"
     if len(value) > schema.get("maxLength", len(value)) or len(value) < schema.get("minLength", 0):

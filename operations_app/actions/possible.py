@@ -35,6 +35,10 @@ class AskedMoney(BaseModel):
     currency: str
 
 
+Key = Annotated[str, Field(pattern="^[0-9]{1,19}$")]
+"""A key of the engine, as the API writes it."""
+
+
 class Asked(BaseModel):
     """What an action is asked for with, beside its kind."""
 
@@ -42,9 +46,9 @@ class Asked(BaseModel):
 
     outcome: Outcome | None = None
     """What a force-complete states."""
-    element_id: str | None = None
+    element_id: Annotated[str, Field(max_length=200)] | None = None
     """Where, when the payment is stuck in more than one place."""
-    incident_keys: Annotated[tuple[str, ...], Field(max_length=20)] | None = None
+    incident_keys: Annotated[tuple[Key, ...], Field(min_length=1, max_length=20)] | None = None
     """Which incidents are retried; all that are open when absent."""
     variables: dict[str, Any] | None = None
     retry: bool = False
@@ -143,8 +147,29 @@ class NotPossible(Exception):
         super().__init__(why)
 
 
+_TAKES: Final[Mapping[Kind, frozenset[str]]] = {
+    Kind.RETRY: frozenset({"elementId", "incidentKeys"}),
+    Kind.RESOLVE_INCIDENT: frozenset({"elementId", "incidentKeys"}),
+    Kind.MANUAL_OVERRIDE: frozenset({"elementId", "variables", "retry"}),
+    Kind.FORCE_COMPLETE: frozenset({"elementId", "outcome"}),
+    Kind.FORCE_FAIL: frozenset({"elementId"}),
+    Kind.CANCEL: frozenset({"elementId"}),
+    Kind.RECALL: frozenset({"money"}),
+    Kind.REFUND: frozenset({"money"}),
+}
+
+
+def not_taken(kind: Kind, asked: Asked) -> list[str]:
+    """What was sent along that this kind of action knows nothing of: it would be believed done."""
+    return sorted(asked.model_dump(by_alias=True, exclude_defaults=True).keys() - _TAKES[kind])
+
+
 def weigh(kind: Kind, situation: Situation, asked: Asked) -> Plan | Refused:
     """The plan of an action, or why there is none."""
+    if extra := not_taken(kind, asked):
+        why = f"{kind} takes {', '.join(sorted(_TAKES[kind]))} and nothing else"
+        errors = [{"pointer": f"/payload/{name}", "code": "not-taken", "detail": why} for name in extra]
+        return Refused("payload-not-taken", why, errors)
     try:
         plan = _WEIGH[kind](kind, situation, asked)
     except NotPossible as impossible:

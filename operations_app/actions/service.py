@@ -7,7 +7,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from psycopg.errors import UniqueViolation
 
@@ -53,6 +53,10 @@ class Unknown(ActionRefused):
     """There is no such payment or action for this tenant."""
 
 
+class NotBegun(ActionRefused):
+    """The channel accepted the payment and the engine shows nothing of it."""
+
+
 class Moved(ActionRefused):
     """The payment is not as the caller saw it."""
 
@@ -63,6 +67,9 @@ class KeyReused(ActionRefused):
 
 class NotAllowed(ActionRefused):
     """Not this person."""
+
+
+UNDER_WAY: Final = "Another action repairs this payment just now."
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +117,11 @@ class Actions:
         self._look = look
 
     async def situation(self, tenant_id: TenantId, payment_id: str) -> Situation:
-        """Where a payment stands. Raises `Unknown`."""
+        """Where a payment stands. Raises `Unknown` and `NotBegun`."""
         given_back = await self.store.given_back(tenant_id, payment_id)
         found = await self._situations.of(tenant_id, payment_id, given_back)
+        if found is None and await self._situations.accepted(tenant_id, payment_id):
+            raise NotBegun("not-begun", "The payment was accepted and is not shown in the engine yet; look again.")
         if found is None:
             raise Unknown("transfer-unknown", "There is no such transfer.")
         return found
@@ -151,8 +160,7 @@ class Actions:
             raise
         except RepairUnderWay as other:
             await self._refused(actor, request, "repair-under-way")
-            why = "Another action repairs this payment just now."
-            raise ActionRefused("repair-under-way", why, action_id=other.action_id) from None
+            raise ActionRefused("repair-under-way", UNDER_WAY, action_id=other.action_id) from None
         except MoreThanLeft:
             await self._refused(actor, request, "more-than-left")
             raise ActionRefused("more-than-left", "Recalls and refunds would come to more than the payment.") from None
@@ -296,7 +304,7 @@ class Actions:
         taken = await self.store.given_back(actor.tenant_id, action.payment_id)
         own = action.amount if action.kind in GIVING_BACK else 0
         situation = await self._situations.of(actor.tenant_id, action.payment_id, taken - own)
-        plan = None if situation is None else weigh(action.kind, situation, action.asked)
+        plan = None if situation is None else weigh(action.kind, situation, action.asked_again)
         if isinstance(plan, Plan) and plan.same_target(action.plan):
             return
         why = plan.why if isinstance(plan, Refused) else "it stands somewhere else by now"
@@ -349,7 +357,7 @@ class Actions:
         """Replace the tenant's rules; returns the new version."""
         rules = described(policy)
         async with self.store.transaction() as connection:
-            before, old = await self.store.policy(actor.tenant_id)
+            before, old = await self.store.policy_for_change(connection, actor.tenant_id)
             version = await self.store.put_policy(connection, actor.tenant_id, actor.subject, rules)
             act = Act(
                 tenant_id=actor.tenant_id,

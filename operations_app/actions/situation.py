@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
@@ -34,6 +35,10 @@ class PaymentViews(Protocol):
 
     async def incidents(self, tenant_id: TenantId, payment_id: str) -> Sequence[Body]:
         """The incidents of the payment's processes, resolved ones too, as of half a second ago."""
+        ...
+
+    async def shown_until(self, tenant_id: TenantId, payment_id: str) -> datetime | None:
+        """When the newest step that is shown of the actions' own processes about this payment began."""
         ...
 
 
@@ -150,6 +155,10 @@ class Situations:
             kept=deposit is not None and deposit.decision is DepositDecision.CREDITED,
             given_back=given_back,
         )
+
+    async def accepted(self, tenant_id: TenantId, payment_id: str) -> bool:
+        """Whether the channel took in a payment of this tenant, which the views may not show yet."""
+        return await self._channel.find(tenant_id, payment_id) is not None
 
     async def _booked(self, tenant_id: TenantId, payment: PaymentId) -> frozenset[str] | None:
         if self._ledger is None:

@@ -17,11 +17,12 @@ from psycopg.errors import UniqueViolation
 from psycopg.types.json import Jsonb
 
 from hub.failpoint import failpoint
+from hub.money import Money
 from hub.statements import Statements
 from hub.transfer import PaymentId, TenantId
 from operations_app.actions.model import GIVING_BACK, Kind, State
 from operations_app.actions.policy import DEFAULT, Policy
-from operations_app.actions.possible import Asked, Plan
+from operations_app.actions.possible import Asked, AskedMoney, Plan
 
 Connection = AsyncConnection[Any]
 
@@ -71,16 +72,28 @@ _TAKE: Final = """
     INSERT INTO operations.given_back (tenant_id, payment_id, currency, original, taken)
     VALUES (%(tenant)s, %(payment)s, %(currency)s, %(original)s, 0) ON CONFLICT DO NOTHING
 """
-_ADD: Final = """
-    UPDATE operations.given_back SET taken = taken + %(amount)s
-    WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s AND taken + %(amount)s <= original
+_SET: Final = """
+    UPDATE operations.given_back SET taken = %(taken)s
+    WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s AND %(taken)s <= original
     RETURNING taken
 """
 _GIVE: Final = """
     UPDATE operations.given_back SET taken = taken - %(amount)s
     WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s
 """
-_TAKEN: Final = "SELECT taken FROM operations.given_back WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s"
+# What recalls and refunds of a payment took and may still take. A linked payment that was returned gave nothing back,
+# and one that nobody saw settle in time took its money unless the channel knows better by now.
+_TAKEN: Final = """
+    SELECT coalesce(sum(a.amount), 0)::bigint FROM operations.action a
+      LEFT JOIN channel.payment p ON p.tenant_id = a.tenant_id AND p.id = a.linked_payment_id::uuid
+     WHERE a.tenant_id = %(tenant)s AND a.payment_id = %(payment)s AND a.kind IN ('recall', 'refund')
+       AND (a.ended_at IS NULL OR (a.state = 'CONFIRMED' AND p.outcome IS DISTINCT FROM 'RETURNED')
+        OR (a.state = 'FAILED' AND a.code = 'unconfirmed' AND a.linked_payment_id IS NOT NULL
+            AND coalesce(p.outcome, 'UNKNOWN') IN ('UNKNOWN', 'SETTLED')))
+"""
+_TAKE_TURN: Final = """
+    SELECT FROM operations.given_back WHERE tenant_id = %(tenant)s AND payment_id = %(payment)s FOR UPDATE
+"""
 _LEASE: Final = """
     WITH due AS MATERIALIZED (
         SELECT id FROM operations.action_outbox WHERE published_at IS NULL AND publish_after <= now()
@@ -100,7 +113,8 @@ _LINKED: Final = """
         AND (payment_id = %(payment)s OR linked_payment_id = %(payment)s)
     ORDER BY requested_at
 """
-_POLICY: Final = "SELECT version, rules FROM operations.policy WHERE tenant_id = %(tenant)s"
+_POLICY: Final[LiteralString] = "SELECT version, rules FROM operations.policy WHERE tenant_id = %(tenant)s"
+_POLICY_FOR_CHANGE: Final[LiteralString] = f"{_POLICY} FOR UPDATE"
 _PUT_POLICY: Final = """
     INSERT INTO operations.policy AS p (tenant_id, version, rules, changed_by)
     VALUES (%(tenant)s, 1, %(rules)s, %(actor)s)
@@ -153,6 +167,14 @@ class Action:
     """Whether the time for approvals is over."""
     too_late: bool
     """Whether the time for its confirmation is over."""
+
+    @property
+    def asked_again(self) -> Asked:
+        """As `asked`, with the money as it was counted then: all that was left may be more or less by now."""
+        if self.kind not in GIVING_BACK:
+            return self.asked
+        money = Money(self.amount, self.currency)
+        return Asked(money=AskedMoney(amount=money.decimal(), currency=money.currency))
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +288,7 @@ class ActionStore:
     async def given_back(self, tenant_id: TenantId, payment_id: str) -> int:
         """Minor units of a payment that recalls and refunds took, or still may."""
         rows = await self._database.rows(_TAKEN, {"tenant": tenant_id, "payment": payment_id})
-        return int(rows[0][0]) if rows else 0
+        return int(rows[0][0])
 
     async def links(self, tenant_id: TenantId, payment_id: str) -> list[Link]:
         """The payments that give this one's money back, and the one whose money this gives back."""
@@ -343,7 +365,9 @@ class ActionStore:
             raise RepairUnderWay(rows[0][0] if rows else "") from None
         if new.kind in GIVING_BACK:
             await connection.execute(_TAKE, values | {"original": new.original})
-            if await (await connection.execute(_ADD, values)).fetchone() is None:
+            await connection.execute(_TAKE_TURN, values)
+            ((taken,),) = await (await connection.execute(_TAKEN, values)).fetchall()  # with this one
+            if await (await connection.execute(_SET, values | {"taken": taken})).fetchone() is None:
                 raise MoreThanLeft
         await self.post(connection, new.id, "requested")
 
@@ -413,6 +437,11 @@ class ActionStore:
         """A tenant's rules and their version; version 0 are the defaults."""
         rows = await self._database.rows(_POLICY, {"tenant": tenant_id})
         return (rows[0][0], Policy.model_validate({"rules": rows[0][1]})) if rows else (0, DEFAULT)
+
+    async def policy_for_change(self, connection: Connection, tenant_id: TenantId) -> tuple[int, Policy]:
+        """As `policy`, kept from others until the transaction ends."""
+        row = await (await connection.execute(_POLICY_FOR_CHANGE, {"tenant": tenant_id})).fetchone()
+        return (row[0], Policy.model_validate({"rules": row[1]})) if row else (0, DEFAULT)
 
     async def put_policy(
         self, connection: Connection, tenant_id: TenantId, actor: str, rules: Sequence[Mapping[str, Any]]

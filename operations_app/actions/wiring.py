@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from connectors.ams.settings import AmsSettings
@@ -48,6 +48,12 @@ class ViewsOfPayments:
 
     async def incidents(self, tenant_id: TenantId, payment_id: str) -> Sequence[Body]:
         return await self._of(INCIDENTS, tenant_id, payment_id, "incidentKey")
+
+    async def shown_until(self, tenant_id: TenantId, payment_id: str) -> datetime | None:
+        own: list[dict[str, Any]] = [{"term": {"paymentId": payment_id}}, {"terms": {"bpmnProcessId": _OWN}}]
+        newest = {"newest": {"max": {"field": "startedAt"}}}
+        found = (await self._views.aggregate(STEPS, tenant_id, newest, filters=own))["newest"]["value"]
+        return None if found is None else datetime.fromtimestamp(found / 1000, UTC)
 
     async def _of(self, family: str, tenant_id: TenantId, payment_id: str, key: str) -> Sequence[Body]:
         sort: list[dict[str, Any]] = [{"position": "desc"}, {key: "desc"}]

@@ -15,16 +15,18 @@ from hub.api import Caller, Problem, not_valid
 from hub.money import Money
 from hub.transfer import TenantId
 from operations_app.access import allowed
-from operations_app.actions.model import Kind, ReasonCode
+from operations_app.actions.model import STATED, Kind, ReasonCode
 from operations_app.actions.possible import Asked as Payload
+from operations_app.actions.possible import not_taken
 from operations_app.actions.store import ActionStore
+from operations_app.bulk.expiry import let_expire
 from operations_app.bulk.model import MOST_ITEMS, Bulk, BulkState, Chosen, ItemRow, ItemState
 from operations_app.bulk.store import BulkStore, NewBulk
 from operations_app.cursors import MAX_LIMIT, Cursor, Limit, Paging
 from operations_app.journal import Act, Journal
 from operations_app.transfers.filters import SORTS, TransferFilter
 from operations_app.views import TRANSFERS, Views
-from operations_app.wire import Amount, Asked, Moment, Shown, Text, moment
+from operations_app.wire import Amount, Asked, Moment, Note, Shown, Text, Why, moment
 
 router = APIRouter(prefix="/bulk-operations", tags=["bulk"])
 """Included under `/api/v1`."""
@@ -38,13 +40,13 @@ _PAGE: Final = 1_000
 Asking = Annotated[Caller, Depends(allowed("bulk:request"))]
 Approving = Annotated[Caller, Depends(allowed("bulk:approve"))]
 Looking = Annotated[Caller, Depends(allowed("transfers:read"))]
-Reason = Annotated[str, Field(min_length=10, max_length=1000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")]
+Id = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\x21-\x7e]+$")]
 
 
 class Selection(Asked):
     """Which payments: by their ids, or by a filter as the search takes it."""
 
-    payment_ids: Annotated[list[str], Field(min_length=1, max_length=MOST_ITEMS)] | None = None
+    payment_ids: Annotated[list[Id], Field(min_length=1, max_length=MOST_ITEMS)] | None = None
     filter: TransferFilter | None = None
 
     @model_validator(mode="after")
@@ -62,7 +64,7 @@ class BulkBody(Asked):
     kind: Kind
     selection: Selection
     reason_code: ReasonCode
-    reason: Reason
+    reason: Why
     payload: Payload = Payload()
     """As of a single action; only what is the same for every payment."""
     dry_run: bool = False
@@ -75,6 +77,10 @@ class BulkBody(Asked):
         if self.kind not in KINDS:
             raise ValueError(f"{self.kind} is for one payment at a time")
         asked = self.payload
+        if extra := not_taken(self.kind, asked):
+            raise ValueError(f"{self.kind} does not take {', '.join(extra)}")
+        if self.kind is Kind.FORCE_COMPLETE and asked.outcome not in STATED:
+            raise ValueError("payload.outcome has to state a final outcome")
         if asked.incident_keys is not None or asked.variables is not None or asked.money is not None:
             raise ValueError("incidentKeys, variables and money belong to one payment")
         return self
@@ -83,7 +89,7 @@ class BulkBody(Asked):
 class NoteBody(Asked):
     """What somebody adds to a decision."""
 
-    note: Text | None = None
+    note: Note | None = None
 
 
 class RejectBody(Asked):
@@ -120,7 +126,7 @@ class BulkView(Shown):
         return cls(
             id=bulk.id,
             kind=bulk.kind,
-            state=BulkState.EXPIRED if bulk.expired else bulk.state,
+            state=bulk.state,
             payload=bulk.asked,
             selection=bulk.selection,
             reason_code=bulk.reason_code,
@@ -185,9 +191,11 @@ class ItemPage(Shown):
 
 
 async def _store(request: Request) -> BulkStore:
+    """The tables, in which nothing is left waiting whose time is over."""
     store: BulkStore | None = getattr(request.app.state, "bulk", None)
     if store is None:
         store = request.app.state.bulk = BulkStore(request.app.state.database)
+    await let_expire(store, _journal(request))
     return store
 
 
@@ -369,9 +377,11 @@ async def items(
 
 
 @router.post("/{bulk_id}/approve")
-async def approve(bulk_id: str, body: NoteBody, request: Request, who: Approving, store: Store) -> BulkView:
+async def approve(
+    bulk_id: str, request: Request, who: Approving, store: Store, *, body: NoteBody | None = None
+) -> BulkView:
     """Approve the whole list; with the last approval it begins. Whoever asked for it does not approve it."""
-    return await _decide(bulk_id, body.note, request, who, store, yes=True)
+    return await _decide(bulk_id, body.note if body else None, request, who, store, yes=True)
 
 
 @router.post("/{bulk_id}/reject")
@@ -422,7 +432,9 @@ _TO: Final[Mapping[str, BulkState]] = {
 
 
 @router.post("/{bulk_id}/{step}")
-async def steer(bulk_id: str, step: Step, body: NoteBody, request: Request, *, who: Asking, store: Store) -> BulkView:
+async def steer(
+    bulk_id: str, step: Step, request: Request, *, who: Asking, store: Store, body: NoteBody | None = None
+) -> BulkView:
     """Take it back before it is approved; suspend, resume or cancel it; begin the failed items of a completed one anew.
 
     Items that were begun end as they will. A second round needs no second approval: it is the same list.
@@ -435,7 +447,8 @@ async def steer(bulk_id: str, step: Step, body: NoteBody, request: Request, *, w
         if step == "retry-failed" and not await store.again(connection, bulk.id):
             raise Problem(409, "nothing-failed", "No item of it failed.")
         await store.move(connection, bulk.id, _TO[step])
-        await _journal(request).append(_act(who, bulk, f"bulk.{step}", _TO[step], body.note), connection)
+        note = body.note if body else None
+        await _journal(request).append(_act(who, bulk, f"bulk.{step}", _TO[step], note), connection)
     return BulkView.of(await _there(store, who, bulk_id))
 
 

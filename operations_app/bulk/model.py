@@ -99,6 +99,10 @@ class SingleActions(Protocol):
         """
         ...
 
+    async def find(self, item: Item) -> str | None:
+        """The id of the item's action, if somebody made it."""
+        ...
+
     async def standings(self, tenant_id: TenantId, action_ids: Sequence[str]) -> Mapping[str, Standing]:
         """How these actions stand."""
         ...

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 from hub.errors import Unavailable
 from hub.failpoint import failpoint
 from hub.telemetry import logger
+from operations_app.bulk.expiry import let_expire
 from operations_app.bulk.model import BulkState, Item, ItemRefused, ItemState, SingleActions
 from operations_app.bulk.store import BulkStore
 from operations_app.journal import Act, Journal
@@ -52,7 +53,9 @@ class BulkRunner:
         looked = await self._look()
         if leased is None and not looked:
             await self._tidy()
-        await self._complete()
+            await let_expire(self._store, self._journal)
+        while await self._complete():
+            pass
         return len(leased or ()) + looked
 
     async def _begin(self, item: Item) -> None:
@@ -96,22 +99,27 @@ class BulkRunner:
         return moved
 
     async def _tidy(self) -> None:
-        """Finish what somebody was making when the operation was cancelled."""
+        """Follow what somebody was making when the operation was cancelled; what was not begun never is."""
         for item in await self._store.left(AT_ONCE):
-            await self._begin(item)
+            action = None if item.dry_run else await self._actions.find(item)
+            await self._made(item, ItemState.SENT if action else ItemState.CANCELLED, action=action)
 
-    async def _complete(self) -> None:
+    async def _complete(self) -> bool:
         async with self._store.database.connection() as connection, connection.transaction():
-            for bulk_id, tenant in await self._store.complete(connection):
-                await self._store.move(connection, bulk_id, BulkState.COMPLETED)
-                bulk = await self._store.lock(connection, tenant, bulk_id)
-                act = Act(
-                    tenant_id=tenant,
-                    actor="payhub",
-                    roles=(),
-                    action="bulk.complete",
-                    target=f"bulk:{bulk_id}",
-                    after=None if bulk is None else {"state": bulk.state, "items": dict(bulk.counts)},
-                    outcome="done",
-                )
-                await self._journal.append(act, connection)
+            found = await self._store.complete(connection)
+            if found is None:
+                return False
+            bulk_id, tenant = found
+            await self._store.move(connection, bulk_id, BulkState.COMPLETED)
+            bulk = await self._store.lock(connection, tenant, bulk_id)
+            act = Act(
+                tenant_id=tenant,
+                actor="payhub",
+                roles=(),
+                action="bulk.complete",
+                target=f"bulk:{bulk_id}",
+                after=None if bulk is None else {"state": bulk.state, "items": dict(bulk.counts)},
+                outcome="done",
+            )
+            await self._journal.append(act, connection)
+        return True

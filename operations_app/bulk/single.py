@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from hub.transfer import TenantId
-from operations_app.actions.model import Kind, ReasonCode, State
+from operations_app.actions.model import GIVING_BACK, Kind, ReasonCode, State
 from operations_app.actions.possible import Asked, Refused, weigh
-from operations_app.actions.service import ActionRefused, Actions, Actor, Request
+from operations_app.actions.service import UNDER_WAY, ActionRefused, Actions, Actor, Request
 from operations_app.actions.store import Action
 from operations_app.bulk.model import Item, ItemRefused, Standing
 
 _SAID_BEFORE: Final = "already-said"
 _DECIDED_BEFORE: Final = "already-decided"
+_STRICTER: Final = "The policy asks for more approvals than the list has; ask for it anew."
 
 
 class ActionsOfBulk:
@@ -30,6 +31,13 @@ class ActionsOfBulk:
         plan = weigh(Kind(item.kind), situation, Asked.model_validate(item.asked))
         if isinstance(plan, Refused):
             raise ItemRefused(plan.code, plan.why)
+        busy = await self._actions.store.open_repair(item.tenant_id, item.payment_id)
+        if busy is not None and Kind(item.kind) not in GIVING_BACK:
+            raise ItemRefused("repair-under-way", UNDER_WAY)
+
+    async def find(self, item: Item) -> str | None:
+        action = await self._actions.store.by_key(item.tenant_id, item.requested_by, item.idempotency_key)
+        return None if action is None else action.id
 
     async def make(self, item: Item) -> str:
         wanted = Request(
@@ -41,11 +49,15 @@ class ActionsOfBulk:
             key=item.idempotency_key,
             position=None,
         )
+        asks = Actor(item.requested_by, item.tenant_id, item.roles)
         try:
-            action, _ = await self._actions.request(Actor(item.requested_by, item.tenant_id, item.roles), wanted)
+            action, _ = await self._actions.request(asks, wanted)
             for approver in item.approved_by:
                 if action.state is State.REQUESTED:
                     action = await self._approve(item, approver, action)
+            if action.state is State.REQUESTED:
+                await self._actions.withdraw(asks, action.id)
+                raise ItemRefused("approvals-missing", _STRICTER)
         except ActionRefused as refused:
             raise ItemRefused(refused.code, refused.why) from None
         return action.id

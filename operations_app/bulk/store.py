@@ -147,12 +147,20 @@ _COMPLETE: Final = """
     SELECT b.id::text, b.tenant_id FROM operations.bulk_operation b
      WHERE b.state = 'RUNNING' AND NOT EXISTS (SELECT FROM operations.bulk_item i
            WHERE i.bulk_id = b.id AND i.state IN ('PENDING', 'RUNNING', 'SENT'))
-     LIMIT 20 FOR UPDATE SKIP LOCKED
+     LIMIT 1 FOR UPDATE SKIP LOCKED
 """
-# A worker died between making an item's action and writing so, and the operation begins no more: ask by its key.
+# A worker died with an item in hand, or put it off, and the operation begins no more. A slow one has twice its time.
 _LEFT: Final = """
     SELECT b.id::text FROM operations.bulk_operation b JOIN operations.bulk_item i ON i.bulk_id = b.id
-     WHERE b.state = 'CANCELLED' AND i.state = 'RUNNING' AND i.due_at <= now() LIMIT 1
+     WHERE b.state = 'CANCELLED' AND i.state = 'RUNNING' AND i.due_at <= now() - make_interval(secs => %(lease)s)
+     LIMIT 1
+"""
+_OVERDUE: Final = """
+    SELECT EXISTS (SELECT FROM operations.bulk_operation WHERE state = 'REQUESTED' AND expires_at <= now())
+"""
+_LOCK_OVERDUE: Final = """
+    SELECT id::text, tenant_id FROM operations.bulk_operation WHERE state = 'REQUESTED' AND expires_at <= now()
+     ORDER BY expires_at LIMIT %(most)s FOR UPDATE SKIP LOCKED
 """
 
 
@@ -277,7 +285,17 @@ class BulkStore:
             for row in await self.database.rows(_ITEMS, given)
         ]
 
+    async def overdue(self) -> bool:
+        """Whether the time of some request is over and it was not written down yet."""
+        ((found,),) = await self.database.rows(_OVERDUE)
+        return bool(found)
+
     # --- deciding, inside a transaction of the caller's ---
+
+    async def lock_overdue(self, connection: Connection, most: int) -> list[tuple[str, TenantId]]:
+        """Requests whose time is over and that nobody else is ending just now, kept until the transaction ends."""
+        rows = await (await connection.execute(_LOCK_OVERDUE, {"most": most})).fetchall()
+        return [(row[0], TenantId(row[1])) for row in rows]
 
     async def lock(self, connection: Connection, tenant: TenantId, bulk_id: str) -> Bulk | None:
         """The operation, kept from changing until the transaction ends."""
@@ -359,14 +377,15 @@ class BulkStore:
         given = {"tenant": tenant, "action": action, "state": state, "code": code, "detail": detail}
         await self.database.rows(_STANDS, given)
 
-    async def complete(self, connection: Connection) -> list[tuple[str, TenantId]]:
-        """Running operations of which nothing is left to do, locked."""
-        return [(row[0], TenantId(row[1])) for row in await (await connection.execute(_COMPLETE)).fetchall()]
+    async def complete(self, connection: Connection) -> tuple[str, TenantId] | None:
+        """A running operation of which nothing is left to do, locked."""
+        row = await (await connection.execute(_COMPLETE)).fetchone()
+        return None if row is None else (row[0], TenantId(row[1]))
 
     async def left(self, most: int) -> list[Item]:
-        """Items of cancelled operations that a worker was making when it died; ours until the lease ends."""
+        """Items of cancelled operations that some worker had in hand; ours until the lease ends."""
         async with self.database.connection() as connection, connection.transaction():
-            row = await (await connection.execute(_LEFT)).fetchone()
+            row = await (await connection.execute(_LEFT, {"lease": self._lease})).fetchone()
             if row is None:
                 return []
             given = {"id": row[0], "take": most, "lease": self._lease}

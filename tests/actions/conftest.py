@@ -6,7 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -35,6 +35,9 @@ MARIA, CARLOS, SOFIA = (Actor(name, TENANT, ("operator",)) for name in ("maria",
 ANA, BRUNO = (Party(id_type=IdentifierType.ACCOUNT_ID, identifier=name) for name in ("ana", "bruno"))
 
 
+_LAST = datetime.max.replace(tzinfo=UTC)
+
+
 @dataclass
 class Shown:
     """What the views show."""
@@ -42,6 +45,7 @@ class Shown:
     transfers: dict[str, dict[str, Any]] = field(default_factory=dict)
     shown_steps: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     shown_incidents: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    until: datetime | None = _LAST
 
     async def transfer(self, tenant_id: TenantId, payment_id: str) -> Mapping[str, Any] | None:
         found = self.transfers.get(payment_id)
@@ -52,6 +56,9 @@ class Shown:
 
     async def incidents(self, tenant_id: TenantId, payment_id: str) -> Sequence[Mapping[str, Any]]:
         return self.shown_incidents.get(payment_id, [])
+
+    async def shown_until(self, tenant_id: TenantId, payment_id: str) -> datetime | None:
+        return self.until
 
     def stuck(self, element: str = "quote-transfer", payment: str | None = None, amount: int = 1000) -> str:
         """A payment with an incident."""
@@ -128,11 +135,11 @@ class Gateway:
         self.commands.append((command, key))
 
 
-_SETTLED = """
+_ENDED = """
     INSERT INTO channel.payment (id, tenant_id, idempotency_key, request_hash, amount, currency, payer, payee, concept,
         publish_after, process_instance_key, outcome, reason)
     VALUES (CAST(%(id)s AS uuid), %(tenant)s, CAST(%(id)s AS text), 'x', %(amount)s, 'MXN', '{}', '{}', 'rent',
-        now(), 1, 'SETTLED', 'none')
+        now(), 1, %(outcome)s, 'none')
 """
 
 
@@ -165,8 +172,14 @@ class Desk:
     async def settled(self, amount: int = 1000, rail: str = "rail-on-us") -> str:
         """A payment that has ended, and whose outcome the channel was told."""
         payment = self.shown.settled(amount, rail)
-        await self.database.rows(_SETTLED, {"id": payment, "tenant": TENANT, "amount": amount})
+        given = {"id": payment, "tenant": TENANT, "amount": amount, "outcome": "SETTLED"}
+        await self.database.rows(_ENDED, given)
         return payment
+
+    async def came_to(self, linked_payment: str | None, outcome: str) -> None:
+        """The payment that gives money back was accepted, and this became of it."""
+        given = {"id": linked_payment, "tenant": TENANT, "amount": 1, "outcome": outcome}
+        await self.database.rows(_ENDED, given)
 
     async def log(self, action: Action) -> list[tuple[str, str, str]]:
         """Who did what to an action, and what it came to."""

@@ -63,8 +63,9 @@ async def test_a_request_needs_its_headers_and_a_reason(api, desk):
     ):
         answer = await api.ask(payment, **wrong)
         assert (answer.status_code, answer.json()["code"]) == (status, code)
-    short = await api.ask(payment, {"reason": "because"})
-    assert (short.status_code, short.json()["errors"][0]["pointer"]) == (422, "/reason")
+    for reason in ("because", " " * 20, "with a \x00 in its middle"):
+        wrong = await api.ask(payment, {"reason": reason})
+        assert (wrong.status_code, wrong.json()["errors"][0]["pointer"]) == (422, "/reason")
 
 
 async def test_a_request_is_accepted_followed_and_answered_again_alike(api, desk):
@@ -98,6 +99,36 @@ async def test_what_is_possible_is_told_and_why_the_rest_is_not(api, desk):
     }
     assert "force-fail" in kinds["force-complete"]["why"]
     assert (kinds["retry"]["approvals"], kinds["cancel"]["approvals"], told["version"]) == (0, 1, "7")
+
+
+async def test_what_is_sent_along_for_another_kind_is_refused_and_not_believed_done(api, desk):
+    payment = desk.shown.stuck()
+    for kind, payload, pointer in (
+        ("retry", {"variables": {"rail": "stp"}}, "/payload/variables"),
+        ("cancel", {"outcome": "SETTLED"}, "/payload/outcome"),
+        ("force-fail", {"money": {"amount": "1.00", "currency": "MXN"}}, "/payload/money"),
+        ("retry", {"incidentKeys": ["five"]}, "/payload/incidentKeys/0"),
+    ):
+        answer = await api.ask(payment, {"kind": kind, "payload": payload})
+        assert (answer.status_code, [one["pointer"] for one in answer.json()["errors"]]) == (422, [pointer])
+    odd = {"kind": "manual-override", "payload": {"variables": {"reason_detail": "a\x00b"}}}
+    answer = await api.ask(desk.shown.stuck("record-unknown"), odd)
+    assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/payload/variables/reason_detail")
+
+
+async def test_nothing_that_would_be_refused_is_told_to_be_possible(api, desk):
+    payment = desk.shown.stuck()
+    action = (await api.ask(payment)).json()
+    told = (await api("GET", f"/transfers/{payment}/actions/available")).json()
+    assert told["underWay"] == action["actionId"]
+    codes = {one["kind"]: one.get("code") for one in told["actions"]}
+    assert (codes["retry"], codes["cancel"], codes["recall"]) == ("repair-under-way", "repair-under-way", "not-settled")
+    accepted = await desk.settled()
+    del desk.shown.transfers[accepted]  # nothing of it has reached the views
+    told = (await api("GET", f"/transfers/{accepted}/actions/available")).json()
+    assert {one["code"] for one in told["actions"]} == {"not-begun"}
+    asked = await api.ask(accepted)
+    assert (asked.status_code, asked.json()["code"]) == (409, "not-begun")
 
 
 async def test_only_who_may_does_and_nobody_decides_an_own_request(api, desk):

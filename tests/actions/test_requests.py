@@ -192,6 +192,42 @@ async def test_what_is_given_back_never_comes_to_more_than_the_payment(desk):  #
     assert (await desk.store.links("acme", links[0].linked_payment_id))[0].payment_id == payment
 
 
+async def test_the_rest_of_a_payment_is_recalled_as_counted_when_it_was_asked_for(desk):  # H7
+    payment = await desk.settled()
+    part = await desk.ask(payment, Kind.RECALL, money={"amount": "3.00", "currency": "MXN"})
+    rest = await desk.ask(payment, Kind.RECALL, by=SOFIA)
+    await desk.actions.reject(CARLOS, part.id, "the customer changed it")
+    assert (await desk.actions.approve(CARLOS, rest.id)).amount == 700
+    carried = await desk.carrying.carry_out("acme", rest.id)
+    assert (carried.what_follows, carried.amount) == (Follows.PAYMENT, 700)
+
+
+async def test_what_a_linked_payment_did_not_bring_back_can_be_asked_back_again(desk):  # H7
+    for outcome, left in (("RETURNED", 1000), ("SETTLED", 0)):
+        payment = await desk.settled()
+        action = await desk.ask(payment, Kind.RECALL)
+        await desk.actions.approve(CARLOS, action.id)
+        await desk.carrying.carry_out("acme", action.id)
+        desk.shown.transfers[action.linked_payment_id] = desk.shown.transfers[payment] | {"outcome": "SETTLED"}
+        assert (await desk.carrying.confirm("acme", action.id)).confirmed is True
+        await desk.came_to(action.linked_payment_id, outcome)
+        assert 1000 - await desk.store.given_back("acme", payment) == left
+        if left:
+            assert (await desk.ask(payment, Kind.RECALL)).amount == left
+
+
+async def test_a_linked_payment_that_nobody_saw_end_in_time_keeps_its_money_until_it_is_known(desk):  # H7
+    payment = await desk.settled()
+    action = await desk.ask(payment, Kind.RECALL)
+    await desk.actions.approve(CARLOS, action.id)
+    await desk.carrying.carry_out("acme", action.id)
+    await desk.database.rows("UPDATE operations.action SET confirm_by = now() WHERE id = %(id)s", {"id": action.id})
+    assert (await desk.carrying.confirm("acme", action.id)).confirmed is False
+    assert await desk.store.given_back("acme", payment) == 1000
+    await desk.came_to(action.linked_payment_id, "REJECTED")
+    assert await desk.store.given_back("acme", payment) == 0
+
+
 async def test_a_recall_is_confirmed_by_the_linked_payment_and_fails_with_it(desk):
     for outcome, state in (("SETTLED", State.CONFIRMED), ("REJECTED", State.FAILED)):
         payment = await desk.settled()
@@ -229,6 +265,11 @@ async def test_what_no_record_shows_in_time_fails_visibly(desk, tables):
     action = await desk.ask(desk.shown.stuck())
     await desk.carrying.carry_out("acme", action.id)
     await desk.database.rows("UPDATE operations.action SET confirm_by = now() WHERE id = %(id)s", {"id": action.id})
+    (action, _), now = await desk.actions.find("acme", action.id), desk.shown.until
+    for late in (None, action.confirm_by):  # the views were away, and show less than what happened in time
+        desk.shown.until = late
+        assert (await desk.carrying.confirm("acme", action.id)).confirmed is None
+    desk.shown.until = now
     assert (await desk.carrying.confirm("acme", action.id)).confirmed is False
     found, _ = await desk.actions.find("acme", action.id)
     assert (found.state, found.code) == (State.FAILED, "unconfirmed")
@@ -261,6 +302,8 @@ async def test_a_tenants_policy_counts_from_now_on_and_is_in_the_log(desk):
         assert (await desk.ask(desk.shown.stuck(), Kind.CANCEL)).approvals_needed == 2, "no rule: two"
         rows = await desk.database.rows("SELECT actor, outcome FROM operations.act WHERE action = 'policy.change'")
         assert rows == [("ada", "done")]
+        versions = await asyncio.gather(*(desk.actions.put_policy(admin, strict) for _ in range(9)))
+        assert sorted(versions) == list(range(2, 11)), "more at once than there are connections"
     finally:
         await desk.database.rows(
             "UPDATE operations.policy SET rules = %(rules)s::jsonb", {"rules": DEFAULT.model_dump_json()[9:-1]}

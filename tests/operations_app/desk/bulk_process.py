@@ -45,6 +45,10 @@ class MadeInTable:
         )
         return item.idempotency_key
 
+    async def find(self, item: Item) -> str | None:
+        rows = await self._owner.rows("SELECT key FROM public.made WHERE key = %(k)s", {"k": item.idempotency_key})
+        return str(rows[0][0]) if rows else None
+
     async def standings(self, _: str, action_ids: Sequence[str]) -> Mapping[str, Standing]:
         found = {}
         for one in action_ids:

@@ -255,6 +255,51 @@ async def test_a_payment_of_another_tenant_is_in_no_list_and_a_list_of_another_t
     assert [one["id"] for one in (await desk.ok("GET", "/bulk-operations"))["bulkOperations"]] == [bulk["id"]]
 
 
+async def overdue(desk) -> dict[str, Any]:
+    """A request whose time is over, and nobody has noticed."""
+    bulk: dict[str, Any] = await ask(desk, [await desk.payment()])
+    late = "UPDATE operations.bulk_operation SET expires_at = now() WHERE id = %(b)s"
+    await desk.owner.rows(late, {"b": bulk["id"]})
+    return bulk
+
+
+async def test_what_nobody_approved_in_time_expires_once_in_table_list_and_log_whoever_notices(desk):
+    by_worker = await overdue(desk)
+    await asyncio.gather(*(runner_of(desk).step() for _ in range(3)))
+    assert await desk.acts(action="bulk.expire") == ["EXPIRED"]
+    by_reader = await overdue(desk)
+    await asyncio.gather(*(desk.ok("GET", "/bulk-operations", query={"state": "EXPIRED"}) for _ in range(3)))
+    listed = (await desk.ok("GET", "/bulk-operations", query={"state": "EXPIRED"}))["bulkOperations"]
+    assert {one["id"] for one in listed} == {by_worker["id"], by_reader["id"]}
+    by_approver = await overdue(desk)
+    for step, role, who in (("approve", "approver", "abel"), ("withdraw", "operator", "olga")):
+        refused = await say(desk, by_approver, step, role, subject=who, status=409)
+        assert (refused["code"], refused["state"]) == ("wrong-state", "EXPIRED")
+    rows = await desk.owner.rows(
+        "SELECT DISTINCT b.state, b.ended_at IS NOT NULL, i.state FROM operations.bulk_operation b "
+        "JOIN operations.bulk_item i ON i.bulk_id = b.id WHERE b.expires_at < b.requested_at + interval '1 min'"
+    )
+    assert rows == [("EXPIRED", True, "CANCELLED")]
+    assert await desk.acts(action="bulk.expire") == ["EXPIRED"] * 3
+
+
+async def test_an_item_that_was_put_off_is_not_begun_after_its_operation_was_cancelled(desk):
+    bulk = await approved(desk, [await desk.payment() for _ in range(2)], perSecond=100)
+    store, actions = BulkStore(desk.database, lease=0.1), bulk_process.MadeInTable(desk.owner)
+    leased: list[Any] = []
+    while len(leased) < 2:
+        leased += await store.lease(2) or []
+    await actions.make(leased[0])  # and whoever did that died
+    await say(desk, bulk, "cancel", "operator")
+    await asyncio.sleep(0.25)
+    runner = BulkRunner(store, Journal(desk.database), actions)
+    for _ in range(3):
+        await runner.step()
+    found = (await desk.ok("GET", f"/bulk-operations/{bulk['id']}"))["counts"]
+    assert {state: n for state, n in found.items() if n} == {"DONE": 1, "CANCELLED": 1}
+    assert await made(desk) == [(leased[0].payment_id, 1)]
+
+
 NONSENSE: tuple[dict[str, Any], ...] = (
     {"kind": "manual-override"},
     {"selection": {}},
@@ -262,6 +307,11 @@ NONSENSE: tuple[dict[str, Any], ...] = (
     {"selection": {"filter": {}}},
     {"payload": {"incidentKeys": ["1"]}},
     {"reason": "short"},
+    {"reason": " " * 20},
+    {"reason": "with a \x00 in its middle"},
+    {"selection": {"paymentIds": ["\x00"]}},
+    {"payload": {"outcome": "SETTLED"}},
+    {"kind": "force-complete"},
     {"perSecond": 1000},
     {"unknown": 1},
 )
