@@ -20,6 +20,9 @@ from kafka.structs import OffsetAndMetadata
 from exporters.pipeline import DeadLetter
 from exporters.sift import RawMessage
 
+_LONGEST_PAUSE: Final = 2_000
+"""Milliseconds between two tries to reach Kafka."""
+
 _LARGEST_LETTER: Final = 900_000
 _LARGEST_KEY: Final = 10_000
 """Bytes. With headers and an envelope that is less than the 1 MiB of a message that Kafka and its client begin with."""
@@ -71,6 +74,8 @@ class KafkaSource:
             max_partition_fetch_bytes=2 * 2**20,
             # A topic that was made after we asked for it is noticed within this time.
             metadata_max_age_ms=30_000,
+            # A Kafka that was away for long is found within this time of its return, and not within half a minute.
+            reconnect_backoff_max_ms=_LONGEST_PAUSE,
             session_timeout_ms=10_000,
             heartbeat_interval_ms=2_000,
         )
@@ -167,7 +172,9 @@ class KafkaSource:
 
 def make_topics(servers: str, topics: Sequence[str]) -> None:
     """Make those of the topics that are missing, each with one partition. What is told there is kept for ever."""
-    admin = KafkaAdminClient(bootstrap_servers=servers.split(","), request_timeout_ms=10_000)
+    admin = KafkaAdminClient(
+        bootstrap_servers=servers.split(","), request_timeout_ms=10_000, reconnect_backoff_max_ms=_LONGEST_PAUSE
+    )
     try:
         there = admin.list_topics()
         for topic in (topic for topic in topics if topic not in there):

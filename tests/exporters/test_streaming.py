@@ -146,7 +146,7 @@ class World:
         assert {one["state"] for one in self.transfers(ids).values()} == {"COMMITTED"}
 
     async def rebuild(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
-        """Exit code and answer of `payhub rebuild`, which fails when the documents differ from those that it replaces."""
+        """Exit code and answer of `payhub rebuild`, which fails when the documents differ from those it replaces."""
         done = await asyncio.to_thread(
             subprocess.run,
             [sys.executable, "-m", "hub.cli", "rebuild", *arguments, "--json"],
