@@ -166,53 +166,30 @@ class Balances:
         Raises `BadAmount`, `NoCommission`, `AlreadyOverwritten` when the credit was cancelled.
         """
         checked_operation(operation)
-        if (amount.currency, commission.currency) != (CURRENCY, CURRENCY) or amount.minor <= 0:
-            raise BadAmount("amount")
-        if not 0 <= commission.minor <= amount.minor:
-            raise BadAmount("commission")
+        _checked_price(amount, commission)
+        undo, redo = f"change:{operation}:cancellation", f"change:{operation}:contribution"
         async with transaction(self._statements, "change-amount") as connection:
             store = await _lock_store_of(connection, tenant, credit)
             if await _changed_before(connection, tenant, operation, (credit, amount.minor, commission.minor)):
-                made = [
-                    await _made_by(connection, tenant, f"change:{operation}:{part}")
-                    for part in ("cancellation", "contribution")
-                ]
+                made = [await _made_by(connection, tenant, one) for one in (undo, redo)]
                 return AmountChanged(credit, amount, commission, *made)
             found = await _credit(connection, tenant, credit)
             if found.commission is None:
                 raise NoCommission(credit)
             contribution = None if found.last is None else _live_contribution(found)
-            await connection.execute(
-                _CHANGE_CREDIT,
-                {
-                    "tenant": tenant,
-                    "credit": credit,
-                    "amount_before": found.amount,
-                    "amount": amount.minor,
-                    "commission_before": found.commission,
-                    "commission": commission.minor,
-                    "operation": operation,
-                    "actor": actor,
-                },
-            )
+            changed = _Credit(credit, amount.minor, commission.minor, None, None)
+            await _write_change(connection, tenant, found, changed, operation=operation, actor=actor)
             if contribution is None:
                 return AmountChanged(credit, amount, commission, None, None)
-            changed = _Credit(credit, amount.minor, commission.minor, None, None)
             await publish_if_instant(connection, store, f"change:{operation}")
+            cancellation = _cancellation(contribution, undo, "amount changed", actor)
+            anew = _contribution(changed, redo, actor, "amount changed")
             return AmountChanged(
                 credit,
                 amount,
                 commission,
-                await append(
-                    connection,
-                    store,
-                    _cancellation(contribution, f"change:{operation}:cancellation", "amount changed", actor),
-                ),
-                await append(
-                    connection,
-                    store,
-                    _contribution(changed, f"change:{operation}:contribution", actor, "amount changed"),
-                ),
+                await append(connection, store, cancellation),
+                await append(connection, store, anew),
             )
 
     async def adjust(
@@ -323,6 +300,13 @@ def _live_contribution(credit: _Credit) -> BalanceUpdate:
     raise AlreadyOverwritten(credit.last.operation)
 
 
+def _checked_price(amount: Money, commission: Money) -> None:
+    if (amount.currency, commission.currency) != (CURRENCY, CURRENCY) or amount.minor <= 0:
+        raise BadAmount("amount")
+    if not 0 <= commission.minor <= amount.minor:
+        raise BadAmount("commission")
+
+
 def _needed(reason: str) -> None:
     if not reason.strip():
         raise ReasonMissing
@@ -347,6 +331,25 @@ async def _credit(connection: Connection, tenant: str, credit: str) -> _Credit:
     updates = [read_update(row) for row in await cursor.fetchall()]
     live = [each for each in updates if each.type is UpdateType.CONTRIBUTION and not each.overwritten]
     return _Credit(credit, amount, commission, live[-1] if live else None, updates[-1] if updates else None)
+
+
+async def _write_change(
+    connection: Connection, tenant: str, before: _Credit, after: _Credit, *, operation: str, actor: str
+) -> None:
+    """Give a credit another amount and commission, and keep both as they were."""
+    await connection.execute(
+        _CHANGE_CREDIT,
+        {
+            "tenant": tenant,
+            "credit": after.id,
+            "amount_before": before.amount,
+            "amount": after.amount,
+            "commission_before": before.commission,
+            "commission": after.commission,
+            "operation": operation,
+            "actor": actor,
+        },
+    )
 
 
 async def _earlier(connection: Connection, tenant: str, operation: str) -> BalanceUpdate | None:
