@@ -84,11 +84,6 @@ class KafkaSource:
         """Take the partitions that the group gives us; `lost` is told, inside of `poll`, which it takes away."""
         self._consumer.subscribe(list(self._topics), listener=_Listener(lost))
 
-    def topics(self) -> set[str]:
-        """The names of all topics that Kafka has."""
-        found: set[str] = self._consumer.topics()
-        return found
-
     def take_all(self) -> None:
         """Take every partition, without sharing."""
         self._consumer.assign(
@@ -170,19 +165,23 @@ class KafkaSource:
             self._consumer.close(autocommit=False)
 
 
-def make_topics(servers: str, topics: Sequence[str]) -> None:
-    """Make those of the topics that are missing, each with one partition. What is told there is kept for ever."""
+def make_topics(servers: str, topics: Sequence[str]) -> set[str]:
+    """Make those of the topics that are missing, each with one partition. What is told there is kept for ever.
+
+    The names of all topics that were there before.
+    """
     admin = KafkaAdminClient(
         bootstrap_servers=servers.split(","), request_timeout_ms=10_000, reconnect_backoff_max_ms=_LONGEST_PAUSE
     )
     try:
-        there = admin.list_topics()
+        there = set(admin.list_topics())
         for topic in (topic for topic in topics if topic not in there):
             made = {"num_partitions": 1, "replication_factor": -1, "configs": {"retention.ms": "-1"}}
             with contextlib.suppress(TopicAlreadyExistsError):
                 admin.create_topics({topic: made})
     finally:
         admin.close()
+    return there
 
 
 class DeadLetters:

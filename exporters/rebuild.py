@@ -20,7 +20,7 @@ from exporters.record import EPOCH_BITS, Fate
 from exporters.settings import ElasticsearchSettings, ExportSettings, KafkaSettings
 from exporters.streamer import Session
 from exporters.views import View
-from hub.elastic import Elasticsearch
+from hub.elastic import Elasticsearch, NotFoundError
 from hub.settings import read
 
 _PAGE: Final = 2000
@@ -105,7 +105,9 @@ def rebuild(view: View, *, drop_old: bool) -> Rebuilt:
     try:
         indexes = Indexes(client, view, settings.index_prefix)
         indexes.put_templates()
-        make_topics(servers, [*(one.topic(settings) for one in view.feeds if one.ours), settings.dead_letter_topic])
+        ours = [one.topic(settings) for one in view.feeds if one.ours]
+        if settings.topic not in make_topics(servers, [*ours, settings.dead_letter_topic]):
+            raise NothingToReplay(f"Kafka has no topic {settings.topic}; the view in use stays")
         old, new = indexes.current(), indexes.create(indexes.newest() + 1)
         fates = _replay(client, servers, new, settings, letters)
         client.indices.refresh(index=new.indexes)
@@ -118,8 +120,8 @@ def rebuild(view: View, *, drop_old: bool) -> Rebuilt:
         indexes.use(new)
         if drop_old:
             indexes.drop_before(new.number)
-    except ViewGone:
-        raise Overtaken(f"the new indexes of the {view.name} view were deleted by somebody else meanwhile") from None
+    except (ViewGone, NotFoundError):
+        raise Overtaken(f"new or old indexes of the {view.name} view were deleted by somebody else meanwhile") from None
     finally:
         letters.close()
         client.close()
@@ -129,9 +131,8 @@ def rebuild(view: View, *, drop_old: bool) -> Rebuilt:
 def _replay(
     client: Elasticsearch, servers: str, new: Generation, settings: ExportSettings, letters: DeadLetters
 ) -> dict[Fate, int]:
-    source = KafkaSource(servers, new.view.topics(settings), new.group, settings.batch_records)
     session = Session(
-        source=source,
+        source=KafkaSource(servers, new.view.topics(settings), new.group, settings.batch_records),
         letters=letters,
         client=client,
         generation=new,
@@ -139,8 +140,6 @@ def _replay(
         patience=Patience(threading.Event()),
     )
     try:
-        if settings.topic not in source.topics():
-            raise NothingToReplay(f"Kafka has no topic {settings.topic}; the view in use stays")
         session.replay()
     finally:
         session.close()
