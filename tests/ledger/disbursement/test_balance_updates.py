@@ -15,6 +15,7 @@ from ledger.disbursement.model import (
     DuplicateOperation,
     NoCommission,
     NotContributed,
+    NothingToPay,
     NotOverwritable,
     Outcome,
     ReasonMissing,
@@ -57,6 +58,7 @@ async def test_an_update_records_what_it_did_to_the_balance_and_why(lender):  # 
         "c1",
         None,
     )
+    assert (made.operation, made.actor, made.reason) == ("c1:delivered", "partner", None)
 
 
 async def test_each_update_begins_where_the_one_before_ended_and_the_last_one_is_the_balance(lender):  # L3, L4
@@ -71,6 +73,8 @@ async def test_each_update_begins_where_the_one_before_ended_and_the_last_one_is
     assert [update.previous.minor for update in updates] == [0, 100_00, 150_00, 50_00]
     assert [update.new.minor for update in updates] == [100_00, 150_00, 50_00, 42_50]
     assert await lender.balance() == "42.50"
+    await lender.sent()
+    assert await lender.balance() == "42.50"  # L4: what is in transit is owed
 
 
 async def test_the_five_types_are_booked_against_the_accounts_they_belong_to(lender):  # L5
@@ -84,9 +88,11 @@ async def test_the_five_types_are_booked_against_the_accounts_they_belong_to(len
     assert await lender.booked("commission-income") == 10_00
     await lender.adjust("-5", "fix")
     assert await lender.booked("balance-adjustment") == 5_00
+    await lender.adjust("2", "back")
+    assert await lender.booked("balance-adjustment") == 3_00
     transfer = await lender.sent()
     await lender.told(transfer, Outcome.SETTLED)
-    assert await lender.booked("stp-settlement") == -85_00
+    assert await lender.booked("stp-settlement") == -87_00
     await lender.told(transfer, Outcome.RETURNED)
     assert await lender.booked("stp-settlement") == 0
     types = {update.type for update in await lender.balances.updates(lender.name, "s1")}
@@ -96,7 +102,11 @@ async def test_the_five_types_are_booked_against_the_accounts_they_belong_to(len
 async def test_a_contribution_is_the_amount_less_the_commission_stored_on_the_credit(lender):  # L6, L7
     await lender.store()
     await lender.credit("c1", "100", "10")
-    await lender.statements.rows("UPDATE disbursement.merchant SET name = 'with another commission now'")
+    await lender.statements.rows(
+        "INSERT INTO disbursement.commission_standard (tenant_id, merchant_id, basis_points, actor) "
+        "VALUES (%(tenant)s, 'm1', 2500, 'treasury')",
+        {"tenant": lender.name},
+    )
     assert (await lender.contribute("c1")).effect == mxn(90_00)
 
 
@@ -122,6 +132,8 @@ async def test_a_credit_without_a_commission_is_not_contributed(lender):  # L45
     await lender.store()
     with pytest.raises(NoCommission):
         await lender.delivered("c1", "100", None)
+    with pytest.raises(NoCommission):
+        await lender.balances.change_amount(lender.name, "c1", mxn(1), mxn(0), operation="edit", actor="operator")
     assert await lender.balance() == "0.00"
 
 
@@ -184,6 +196,7 @@ async def test_a_trigger_picks_pending_updates_only_and_never_one_that_was_born_
     await lender.store()
     await lender.delivered("c1", "100")
     first = await lender.sent()
+    assert isinstance(await lender.fire(), NothingToPay)
     await lender.delivered("c2", "30")
     second = await lender.collected()
     assert second.amount == mxn(30_00)
@@ -215,7 +228,7 @@ async def test_every_change_of_status_adds_a_record(lender):  # L13
     assert await lender.balances.history("another-tenant", made.id) == []
 
 
-async def test_only_disbursements_and_contributions_are_overwritten(lender):  # L14
+async def test_only_disbursements_and_contributions_are_overwritten(lender):  # L14, L16
     await lender.store()
     await lender.delivered("c1", "100")
     transfer = await lender.sent()
@@ -290,6 +303,26 @@ async def test_a_credits_amount_is_changed_by_a_cancellation_and_a_new_contribut
         await lender.balances.change_amount(lender.name, "c1", mxn(1), mxn(0), operation="late", actor="operator")
 
 
+async def test_the_change_of_a_paid_credit_is_kept_and_netted_by_the_next_transfer(lender):  # L10, L17
+    await lender.store()
+    await lender.delivered("c1", "100", "10")
+    await lender.told(await lender.sent(), Outcome.SETTLED)
+    await lender.balances.change_amount(lender.name, "c1", mxn(80_00), mxn(8_00), operation="edit", actor="operator")
+    assert await lender.statuses() == [
+        "CONTRIBUTION APPLIED",
+        "DISBURSEMENT APPLIED",
+        "CREDIT_CANCELLATION PENDING",
+        "CONTRIBUTION PENDING",
+    ]
+    assert await lender.balance() == "-18.00"
+    [kept] = await lender.statements.rows(
+        "SELECT amount_before, commission_before, amount, commission, actor FROM disbursement.credit_change "
+        "WHERE tenant_id = %(tenant)s AND operation = 'edit'",
+        {"tenant": lender.name},
+    )
+    assert kept == (100_00, 10_00, 80_00, 8_00, "operator")
+
+
 async def test_the_amount_of_a_credit_not_delivered_yet_is_changed_without_an_update(lender):  # L17
     await lender.store()
     await lender.credit("c1", "100", "10")
@@ -300,17 +333,20 @@ async def test_the_amount_of_a_credit_not_delivered_yet_is_changed_without_an_up
     assert (await lender.contribute("c1")).effect == mxn(45_00)
 
 
-async def test_an_operation_that_is_used_for_something_else_is_refused(lender):
+async def test_an_operation_that_is_used_for_something_else_is_refused(lender):  # L10, L11, L17
     await lender.store()
     await lender.store("s2")
     await lender.credit("c2", "5", "0")
     made = await lender.delivered("c1", "100")
     await lender.adjust("1", "fix")
+    await lender.cancel("c1")
     await lender.balances.change_amount(lender.name, "c2", mxn(6_00), mxn(0), operation="edit", actor="o")
     b, name = lender.balances, lender.name
     for attempt in (
         lambda: b.contribute(name, "c2", operation="c1:delivered", actor="a"),
         lambda: b.cancel_credit(name, "c1", operation="c1:delivered", reason="x", actor="a"),
+        lambda: b.cancel_credit(name, "c1", operation="c1:cancelled", reason="another", actor="a"),
+        lambda: b.cancel_credit(name, "c2", operation="c1:cancelled", reason="returned goods", actor="a"),
         lambda: b.adjust(name, "s1", mxn(2_00), operation="fix", reason="ticket 7", actor="a"),
         lambda: b.adjust(name, "s2", mxn(1_00), operation="fix", reason="ticket 7", actor="a"),
         lambda: b.contribute(name, "c2", operation="edit", actor="a"),
@@ -323,10 +359,10 @@ async def test_an_operation_that_is_used_for_something_else_is_refused(lender):
         with pytest.raises(ValueError, match="operation id"):
             await b.contribute(name, "c2", operation=operation, actor="a")
     assert made.operation == "c1:delivered"
-    assert len(await b.updates(name, "s1")) == 2
+    assert len(await b.updates(name, "s1")) == 3
 
 
-async def test_what_is_not_there_or_makes_no_sense_is_refused_and_nothing_changes(lender):
+async def test_what_is_not_there_or_makes_no_sense_is_refused_and_nothing_changes(lender):  # L10, L11, L17
     await lender.store()
     await lender.credit("c1", "100", "10")
     b, name = lender.balances, lender.name
@@ -367,7 +403,7 @@ async def test_updates_are_read_in_pages_from_the_newest(lender):
         await lender.balances.updates(lender.name, "s1", limit=0)
 
 
-async def test_a_balance_is_what_is_pending_and_what_is_in_transit(own_lender):
+async def test_a_balance_is_what_is_pending_and_what_is_in_transit(own_lender):  # L4, L12
     lender = own_lender
     await lender.store()
     await lender.delivered("c1", "100")

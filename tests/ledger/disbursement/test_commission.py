@@ -16,7 +16,8 @@ import ledger.disbursement
 from ledger.disbursement.commission import Basis, Inputs, Schedule, Step, StepOf, commission, monthly_rate
 from ledger.disbursement.credits import Credits, NewCredit
 from ledger.disbursement.model import NoCommission, StoreUnknown
-from ledger.disbursement.pricing import Commissions
+from ledger.disbursement.options import Options
+from ledger.disbursement.pricing import ZONE, Commissions, Figures
 from ledger.disbursement.refusals import AlreadyExists, NotOffered, OptionNotApplicable
 from tests.ledger.disbursement.test_options import MARCH, option, shop
 
@@ -56,6 +57,8 @@ PLAIN = Inputs(
         ({"agreed": 300, "amount": 10_000_00, "promotion": True}, Basis.PROMOTION, 300),
         ({"agreed": 0, "amount": 10_000_00, "trial": True}, Basis.TRIAL, 0),
         ({"agreed": 10, "amount": 10_000_00}, Basis.AGREED, 0),  # never below nothing
+        ({"merchant_standard": 10, "amount": 10_000_00}, Basis.STANDARD, 0),
+        ({"merchant_standard": 9_900, "payments": 12}, Basis.STANDARD, 10_000),  # never above the whole
         ({"merchant_standard": None}, Basis.NONE, None),
     ],
 )
@@ -122,8 +125,8 @@ async def test_signing_the_same_again_changes_nothing_and_another_credit_under_t
     await shop(lender, option("o1", merchant_commission=525))
     credits_ = Credits(lender.statements)
     await credits_.sign(lender.name, signed(), actor="operator")
-    _, new = await credits_.sign(lender.name, signed(), actor="operator")
-    assert not new
+    again, new = await credits_.sign(lender.name, signed(), actor="operator")
+    assert (again.commission, new) == (52_50, False)
     assert len(await Commissions(lender.statements).traces(lender.name, "c1")) == 1
     with pytest.raises(AlreadyExists):
         await credits_.sign(lender.name, signed(amount=2_000_00), actor="operator")
@@ -150,6 +153,37 @@ async def test_a_standard_rate_and_last_months_origination_price_an_option_witho
     assert made.commission == 45_00  # 5.00 % less 0.50 % for last month's million
 
 
+async def test_origination_is_the_merchants_in_the_month_before_as_mexico_city_has_it(lender):  # L46
+    await shop(lender, option("o1", merchant_commission=None))
+    await lender.store("s2")
+    await lender.merchant("m2")
+    await lender.store("s3", merchant="m2")
+    tick = timedelta(microseconds=1)
+    february, march, april = (datetime(2026, month, 1, tzinfo=ZONE).astimezone(UTC) for month in (2, 3, 4))
+    await _signed_at(lender, "s1", {february - tick: 1, february: 10, march: 1_000})
+    await _signed_at(lender, "s2", {march - tick: 100})
+    await _signed_at(lender, "s3", {february: 70_000})
+    commissions = Commissions(lender.statements)
+    for merchant_rate, store_rate in ((700, 800), (500, 450)):  # the newest ones count
+        await commissions.set_standard(lender.name, "m1", merchant_rate, actor="treasury")
+        await commissions.set_standard(lender.name, "m1", store_rate, store="s1", actor="treasury")
+    async with lender.statements.connection() as connection, connection.transaction():
+        figures = await Figures.read(connection, lender.name, ZONE)
+        for at, origination in ((march - tick, 1), (march, 110), (april - tick, 110), (april, 1_000)):
+            found = await commissions.inputs(connection, lender.name, option("o1"), 500_00, at)
+            assert (found.origination, found.merchant_standard, found.store_standard) == (origination, 500, 450)
+            assert figures.inputs(option("o1"), 500_00, at) == found, "as for many credits at once"
+
+
+async def _signed_at(lender, store: str, amounts: dict[datetime, int]) -> None:
+    for at, amount in amounts.items():
+        await lender.statements.rows(
+            "INSERT INTO disbursement.credit (tenant_id, id, store_id, amount, signed_at) "
+            "VALUES (%(tenant)s, %(id)s, %(store)s, %(amount)s, %(at)s)",
+            {"tenant": lender.name, "id": f"past-{amount}", "store": store, "amount": amount, "at": at},
+        )
+
+
 async def test_another_amount_is_charged_at_the_rate_of_the_signature(lender):  # L7, L17, L57
     await shop(lender, option("o1", merchant_commission=525))
     credits_ = Credits(lender.statements)
@@ -164,8 +198,11 @@ async def test_another_amount_is_charged_at_the_rate_of_the_signature(lender):  
         assert (changed.amount.decimal(), changed.commission.decimal()) == ("800.00", "42.00")
     assert await lender.statuses() == ["CONTRIBUTION PENDING", "CREDIT_CANCELLATION PENDING", "CONTRIBUTION PENDING"]
     assert await lender.balance() == "758.00"
-    traces = await Commissions(lender.statements).traces(lender.name, "c1")
-    assert {"SIGNATURE", "AMOUNT_CHANGED"} == {trace.kind for trace in traces}
+    signature, *changes = await Commissions(lender.statements).traces(lender.name, "c1")
+    assert (signature.kind, signature.result["amount"]) == ("SIGNATURE", 52_50)
+    for change in changes:
+        assert (change.kind, change.result) == ("AMOUNT_CHANGED", {"basis_points": 525, "amount": 42_00})
+    assert changes
 
 
 @pytest.mark.parametrize(
@@ -174,25 +211,35 @@ async def test_another_amount_is_charged_at_the_rate_of_the_signature(lender):  
         (signed(option_id="o1", amount=1), OptionNotApplicable),
         (signed(option_id="other"), OptionNotApplicable),
         (signed(payments=7), OptionNotApplicable),
+        (signed(option_id="unvalidated"), OptionNotApplicable),
+        (signed(option_id="ended", payments=3), OptionNotApplicable),
         (replace(signed(), store_id="nowhere"), StoreUnknown),
         (replace(signed(), signed_at=datetime.now(UTC) + timedelta(days=1)), ValueError),
     ],
 )
 async def test_what_no_option_allows_is_not_signed(lender, new, refusal):  # L49
-    await shop(lender, option("o1"))
+    await shop(lender, option("o1"), option("ended", payments=3, ends_at=MARCH - timedelta(seconds=1)))
+    await Options(lender.statements).add(lender.name, option("unvalidated"), actor="operator")
     await lender.store("s2")
-    await lender.statements.rows("SELECT 1")
     await shop(lender, replace(option("other"), store_id="s2", code="other"), store="s2")
     with pytest.raises(refusal):
         await Credits(lender.statements).sign(lender.name, new, actor="operator")
     assert await Credits(lender.statements).of_store(lender.name, "s1") == []
 
 
-async def test_nothing_is_signed_at_an_unvalidated_merchant(lender):  # L54
+async def test_an_option_applies_by_the_moment_of_the_signature(lender):  # L49
+    await shop(lender, option("over", ends_at=MARCH + timedelta(seconds=1)))
+    made, _ = await Credits(lender.statements).sign(lender.name, signed(), actor="operator")
+    assert made.option_id == "over"
+
+
+@pytest.mark.parametrize("table", ["merchant", "store"])
+async def test_nothing_is_offered_or_signed_at_an_unvalidated_merchant_or_store(lender, table):  # L54
     await shop(lender, option("o1"))
     await lender.statements.rows(
-        "UPDATE disbursement.merchant SET validated = false WHERE tenant_id = %(tenant)s", {"tenant": lender.name}
+        f"UPDATE disbursement.{table} SET validated = false WHERE tenant_id = %(tenant)s", {"tenant": lender.name}
     )
+    assert await Options(lender.statements).offered(lender.name, "s1", 500_00, MARCH) == []
     with pytest.raises(NotOffered):
         await Credits(lender.statements).sign(lender.name, signed(), actor="operator")
 
@@ -209,7 +256,7 @@ async def test_only_options_with_auto_update_take_the_months_change_and_each_onc
     assert (await commissions.recalculate(lender.name, date(2026, 3, 1), actor="timer")).without_standard > 0
     await commissions.set_standard(lender.name, "m1", 500, actor="treasury")
     await _valid_again(lender)
-    done = await commissions.recalculate(lender.name, date(2026, 3, 15), actor="timer", at=MARCH)
+    done = await commissions.recalculate(lender.name, date(2026, 3, 15), actor="timer", at=ends)
     assert (done.changed, done.on_trial, done.before) == (("follows",), 1, 0)
     assert await _rates(lender) == {"follows": 500, "fixed": 600, "trial": 100}
     assert all(row[0] for row in await _validated(lender))  # the rate follows validated rules: nobody edited it
@@ -231,6 +278,21 @@ async def test_a_timer_finds_whoever_has_not_taken_the_months_change(own_lender)
         await commissions.recalculate_due(month)
         assert await _rates(own_lender) == {"follows": points}
         await commissions.set_standard(own_lender.name, "m1", 450, actor="treasury")
+
+
+async def test_a_months_change_is_that_months_however_late_it_is_made(own_lender):  # L46, L50, L57
+    await shop(own_lender, option("follows", merchant_commission=600, auto_update=True))
+    commissions = Commissions(own_lender.statements)
+    await commissions.set_standard(own_lender.name, "m1", 500, actor="treasury")
+    await commissions.set_schedule(own_lender.name, STEPS.steps, actor="treasury")
+    await _signed_at(own_lender, "s1", {datetime(2026, 2, 10, tzinfo=UTC): 1_000_000_00})
+    april = datetime(2026, 4, 1, tzinfo=ZONE).astimezone(UTC)
+    await commissions.recalculate_due(april - timedelta(microseconds=1))  # still March in Mexico City
+    assert await _rates(own_lender) == {"follows": 450}
+    done = await commissions.recalculate(own_lender.name, date(2026, 3, 31), actor="ana", at=april)
+    assert (done.changed, done.before) == ((), 1)
+    [(month, result)] = await own_lender.statements.rows("SELECT month, result FROM disbursement.commission_trace")
+    assert (month, result) == (date(2026, 3, 1), {"basis_points": 450, "before": 600})
 
 
 async def _rates(lender) -> dict[str, int]:

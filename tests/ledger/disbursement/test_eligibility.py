@@ -29,7 +29,8 @@ async def test_a_transfer_is_made_only_of_more_than_the_minimum(lender, total, p
     await lender.delivered("c1", total)
     if not paid:
         assert await verdict(lender) is VerdictCode.BELOW_MINIMUM
-        await not_paid(lender, VerdictCode.BELOW_MINIMUM)
+        for trigger in (Trigger.DAILY, Trigger.MANUAL):
+            await not_paid(lender, VerdictCode.BELOW_MINIMUM, trigger)
         return
     assert await verdict(lender) is VerdictCode.PAY
     assert (await lender.collected()).amount.decimal() == total

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import psycopg
 import pytest
 from sqlalchemy.engine import make_url
@@ -42,6 +45,7 @@ async def owner(lender):
     await lender.store()
     await lender.delivered("c1", "100")
     await lender.told(await lender.sent(), Outcome.SETTLED)
+    await lender.delivered("c2", "50")
     address = make_url(lender.url).set(drivername="postgresql").render_as_string(hide_password=False)
     with psycopg.connect(address, autocommit=True) as opened:
         yield opened
@@ -91,6 +95,32 @@ def test_the_hubs_role_neither_removes_nor_switches_guards_off(owner):
     refused(owner, "INSERT INTO disbursement.alembic_version VALUES ('x')", "permission denied")
 
 
+def test_what_the_docs_purge_is_old_and_published_and_the_guards_stand_again(new_stores):
+    docs = Path(__file__).parents[3] / "docs" / "disbursements.md"
+    [purge] = re.findall(r"```sql\n(.*?)```", docs.read_text(), re.DOTALL)
+    address = make_url(new_stores()).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(address, autocommit=True) as owner:
+        owner.execute(
+            "INSERT INTO disbursement.outbox (message, correlation, payload, published_at) VALUES "
+            "('old', 'k', '{}', now() - interval '91 days'), ('new', 'k', '{}', now()), ('waiting', 'k', '{}', NULL)"
+        )
+        owner.execute(
+            "INSERT INTO disbursement.run (id, tenant_id, frequency, scheduled_for, closed_at) VALUES "
+            "('old', 't', 'DAILY', now() - interval '2 years', now() - interval '2 years'), "
+            "('new', 't', 'DAILY', now(), now()), ('open', 't', 'DAILY', now() - interval '3 years', NULL)"
+        )
+        owner.execute(
+            "INSERT INTO disbursement.run_store (run_id, store_id, verdict, updates, total, minimum) "
+            "SELECT id, 's', 'NOTHING_PENDING', 0, 0, 0 FROM disbursement.run"
+        )
+        owner.execute(purge.encode())
+        kept = owner.execute("SELECT array_agg(message ORDER BY id) FROM disbursement.outbox").fetchone()
+        looked = owner.execute("SELECT array_agg(run_id ORDER BY run_id) FROM disbursement.run_store").fetchone()
+        assert (kept, looked) == ((["new", "waiting"],), (["new", "open"],))
+        for table in ("outbox", "run_store"):
+            refused(owner, f"DELETE FROM disbursement.{table}", "append-only")
+
+
 def test_every_table_of_stores_refuses_removals(owner):
     unguarded = owner.execute(
         "SELECT c.relname FROM pg_class c WHERE c.relnamespace = 'disbursement'::regnamespace AND c.relkind = 'r' "
@@ -101,27 +131,88 @@ def test_every_table_of_stores_refuses_removals(owner):
     assert unguarded == []
 
 
-@pytest.mark.parametrize(
-    ("statement", "constraint"),
-    [
-        ("UPDATE disbursement.balance_update SET new = new + 1", "balance_update_follows"),
+REFUSED = (
+    # L3
+    ("UPDATE disbursement.balance_update SET new = new + 1 WHERE true", "balance_update_follows"),
+    # L5
+    (
+        "UPDATE disbursement.balance_update SET type = 'FEE', credit_id = NULL WHERE status = 'PENDING'",
+        "balance_update_type_check",
+    ),
+    # L6, L8 to L11: what the types may do
+    (
+        "UPDATE disbursement.balance_update SET effect = -effect, new = previous - effect WHERE type = 'CONTRIBUTION'",
+        "balance_update_sign",
+    ),
+    (
+        "UPDATE disbursement.balance_update SET effect = -effect, new = previous - effect WHERE type = 'DISBURSEMENT'",
+        "balance_update_sign",
+    ),
+    (
+        "UPDATE disbursement.balance_update SET status = 'PENDING' WHERE type = 'DISBURSEMENT'",
+        "balance_update_born_applied",
+    ),
+    (
         (
-            "UPDATE disbursement.balance_update SET status = 'PENDING' WHERE type = 'DISBURSEMENT'",
-            "balance_update_born_applied",
+            "UPDATE disbursement.balance_update SET type = 'DISBURSEMENT_OVERRIDE', overwrites = id "
+            "WHERE type = 'DISBURSEMENT'"
         ),
+        "balance_update_sign",
+    ),
+    (
+        "UPDATE disbursement.balance_update SET type = 'CREDIT_CANCELLATION', overwrites = id WHERE status = 'PENDING'",
+        "balance_update_sign",
+    ),
+    (
+        "UPDATE disbursement.balance_update SET type = 'BALANCE_ADJUSTMENT', credit_id = NULL WHERE status = 'PENDING'",
+        "balance_update_reason",
+    ),
+    (
+        "UPDATE disbursement.balance_update SET credit_id = NULL WHERE credit_id IS NOT NULL",
+        "balance_update_credit",
+    ),
+    # L12
+    (
+        "UPDATE disbursement.balance_update SET status = 'APPLIED' WHERE status = 'PENDING'",
+        "balance_update_transition",
+    ),
+    (
+        "UPDATE disbursement.balance_update SET status = 'IN_TRANSIT' WHERE status = 'APPLIED' AND credit_id = 'c1'",
+        "balance_update_transition",
+    ),
+    # L16
+    (
         (
-            "UPDATE disbursement.balance_update SET status = 'IN_TRANSIT' WHERE status = 'APPLIED'",
-            "balance_update_transition",
+            "INSERT INTO disbursement.balance_update (tenant_id, store_id, seq, type, effect, previous, new, status, "
+            "overwrites, credit_id, txn_id, operation, actor) SELECT tenant_id, store_id, seq + 10 * n, "
+            "'CREDIT_CANCELLATION', -effect, new, previous, 'PENDING', id, credit_id, -n, format('again %%s', n), 'x' "
+            "FROM disbursement.balance_update, generate_series(1, 2) n WHERE status = 'PENDING'"
         ),
+        "balance_update_overwrites_key",
+    ),
+    # L18, L20, L23
+    ("UPDATE disbursement.bank_transfer SET amount = 0 WHERE true", "bank_transfer_amount_check"),
+    (
         (
-            "UPDATE disbursement.balance_update SET credit_id = NULL WHERE credit_id IS NOT NULL",
-            "balance_update_credit",
+            "INSERT INTO disbursement.bank_transfer (id, tenant_id, store_id, amount, currency, status, trigger, "
+            "clabe, holder_name, tax_id, needs_confirmation) SELECT gen_random_uuid()::text, tenant_id, store_id, "
+            "amount, currency, 'PAID', trigger, clabe, holder_name, tax_id, false "
+            "FROM disbursement.bank_transfer WHERE true"
         ),
-        ("UPDATE disbursement.credit SET commission = amount + 1", "credit_check"),
-        ("UPDATE disbursement.bank_transfer SET confirmed_at = now(), confirmed_by = 'x'", "bank_transfer_check1"),
-    ],
+        "bank_transfer_status_check",
+    ),
+    (
+        "UPDATE disbursement.bank_transfer SET confirmed_at = now(), confirmed_by = 'x' WHERE true",
+        "bank_transfer_check1",
+    ),
+    # L45
+    ("UPDATE disbursement.credit SET commission = amount + 1 WHERE true", "credit_check"),
 )
-def test_the_tables_refuse_what_no_store_can_have(owner, statement, constraint):  # L3, L8, L12
-    with pytest.raises(psycopg.errors.CheckViolation) as raised:
-        owner.execute(statement.encode())
-    assert raised.value.diag.constraint_name == constraint
+
+
+def test_the_tables_refuse_what_no_store_can_have(lender, owner):
+    # L3, L5, L6, L8, L9, L10, L11, L12, L16, L18, L20, L45
+    for statement, constraint in REFUSED:
+        with pytest.raises(psycopg.errors.IntegrityError) as raised:
+            owner.execute(f"{statement} AND tenant_id = %s".encode(), [lender.name])
+        assert raised.value.diag.constraint_name == constraint, statement

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ledger.disbursement.commission import Step, StepOf
 from ledger.disbursement.edits import Action, Object
 from ledger.disbursement.merchants import BankAccount, Merchant, Merchants, Store
 from ledger.disbursement.model import Frequency, NothingToPay, StoreUnknown, VerdictCode
 from ledger.disbursement.options import RATES, Options, OptionType, PaymentOption, applies, matching
+from ledger.disbursement.pricing import Commissions
 from ledger.disbursement.refusals import (
     AccountUnknown,
     AlreadyExists,
@@ -131,6 +134,30 @@ async def test_every_field_of_an_option_comes_back_from_the_database(lender):  #
     options = Options(lender.statements)
     assert await options.add(lender.name, full, actor="operator")
     assert await options.find(lender.name, "o1") == full
+    other = replace(
+        full,
+        code="other",
+        type=OptionType.INTEREST,
+        active=False,
+        payments=9,
+        starts_at=START + timedelta(days=1),
+        ends_at=END + timedelta(days=1),
+        priority=7,
+        min_amount=1,
+        max_amount=2,
+        merchant_commission=None,
+        discount=3,
+        first_payment_month_shift=4,
+        promotion=False,
+        auto_update=False,
+        trial=False,
+        trial_ends_at=None,
+        rates={name: 100 - place for place, name in enumerate(RATES)},
+    )
+    for wanted in (other, full):
+        changes = {one.name: getattr(wanted, one.name) for one in fields(wanted)}
+        assert await options.edit(lender.name, "o1", changes, actor="operator") == wanted
+        assert await options.find(lender.name, "o1") == wanted
     assert not await options.add(lender.name, full, actor="operator")  # the same again
     with pytest.raises(AlreadyExists):
         await options.add(lender.name, replace(full, payments=3), actor="operator")
@@ -138,9 +165,8 @@ async def test_every_field_of_an_option_comes_back_from_the_database(lender):  #
         await options.add(lender.name, replace(full, id="o2"), actor="operator")  # its code is taken
 
 
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
+async def test_an_option_applies_when_active_validated_within_its_time_and_amount(lender):  # L49
+    cases: list[tuple[dict[str, Any], bool]] = [
         ({}, True),
         ({"active": False}, False),
         ({"validated": False}, False),
@@ -152,10 +178,15 @@ async def test_every_field_of_an_option_comes_back_from_the_database(lender):  #
         ({"min_amount": 500_01}, False),
         ({"max_amount": 500_00}, True),
         ({"max_amount": 499_99}, False),
-    ],
-)
-def test_an_option_applies_when_active_validated_within_its_time_and_amount(changes, expected):  # L49
-    assert applies(option(**changes), 500_00, MARCH) is expected
+    ]
+    options = [option(f"o{place}", payments=place + 1, **changes) for place, (changes, _) in enumerate(cases)]
+    expected = [one.id for one, (_, fits) in zip(options, cases, strict=True) if fits]
+    assert [one.id for one in options if applies(one, 500_00, MARCH)] == expected
+    await shop(lender, *(one for one in options if one.validated))
+    found = Options(lender.statements)
+    for one in options:  # the one that stays unvalidated
+        await found.add(lender.name, one, actor="operator")
+    assert [one.id for one in await found.offered(lender.name, "s1", 500_00, MARCH)] == expected
 
 
 some_options = st.lists(
@@ -232,6 +263,7 @@ async def test_validation_goes_from_the_option_to_the_store_to_the_merchant(lend
     await merchants.add_store(lender.name, new_store(), ACCOUNT, actor="operator")
     await options.add(lender.name, option("six", store_id="centro"), actor="operator")
     assert await validated(lender) == (False, False, False)
+    await shop(lender, option("elsewhere"))  # another merchant's store and option, both validated
     with pytest.raises(NothingValidated):
         await merchants.validate(lender.name, "muebles", actor="treasury")
     with pytest.raises(NothingValidated):
@@ -263,13 +295,30 @@ async def test_validation_goes_from_the_option_to_the_store_to_the_merchant(lend
             lambda merchants, _, tenant: merchants.edit(tenant, "muebles", {"name": "Sur"}, actor="a"),
             (True, True, False),
         ),
+        (
+            lambda _, options, tenant: Commissions(options._statements).set_standard(
+                tenant, "muebles", 300, store="centro", actor="a"
+            ),
+            (True, False, False),
+        ),
+        (
+            lambda _, options, tenant: Commissions(options._statements).set_standard(tenant, "muebles", 300, actor="a"),
+            (True, True, False),
+        ),
     ],
-    ids=["option", "store", "account", "merchant"],
+    ids=["option", "store", "account", "merchant", "standard of the store", "standard of the merchant"],
 )
 async def test_an_edit_takes_the_validation_of_what_it_touches_and_of_all_above(lender, chain, edit, left):  # L53
     for _ in range(2):  # an edit that changes nothing more resets nothing more
         await edit(chain, Options(lender.statements), lender.name)
     assert await validated(lender) == left
+
+
+async def test_an_edit_of_a_store_that_is_not_validated_resets_its_merchant_too(lender, chain):  # L53
+    await chain.add_store(lender.name, new_store("norte"), ACCOUNT, actor="operator")
+    assert await validated(lender) == (True, True, True)
+    await chain.edit_store(lender.name, "norte", {"name": "Norte"}, actor="operator")
+    assert await validated(lender) == (True, True, False)
 
 
 async def test_an_edit_that_changes_nothing_resets_nothing(lender, chain):  # L53
@@ -289,6 +338,47 @@ async def test_every_edit_is_kept_with_what_was_before_and_after_and_cannot_be_c
     for table in ("edit", "commission_trace", "request", "commission_schedule", "commission_standard"):
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             await lender.statements.rows(f"DELETE FROM disbursement.{table}")
+
+
+async def test_every_sensitive_act_is_kept_with_who_did_it(lender, chain):  # L57
+    commissions, name = Commissions(lender.statements), lender.name
+    await commissions.set_standard(name, "muebles", 300, actor="operator-2")
+    await commissions.set_standard(name, "muebles", 350, store="centro", actor="operator-2")
+    await chain.switch_automation(name, "muebles", on=False, actor="operator-3")
+    for steps in ([], [Step(StepOf.PAYMENTS, 12, 100)]):
+        await commissions.set_schedule(name, steps, actor="treasury-2")
+    follows = option("follows", store_id="centro", payments=3, auto_update=True)
+    await Options(lender.statements).add(name, follows, actor="operator")
+    await commissions.recalculate(name, MARCH.date(), actor="timer", at=MARCH)
+    kept = {
+        (Object.MERCHANT, "muebles"): [
+            ("AUTOMATION", "operator-3", {"automation": False}),
+            ("RESET", "operator-2", {"validated": False}),
+            ("STANDARD", "operator-2", {"standard": 300}),
+            ("VALIDATED", "treasury", {"validated": True}),
+        ],
+        (Object.STORE, "centro"): [
+            ("RESET", "operator-2", {"validated": False}),
+            ("STANDARD", "operator-2", {"standard": 350}),
+            ("VALIDATED", "treasury", {"validated": True}),
+        ],
+        (Object.OPTION, "six"): [("VALIDATED", "treasury", {"validated": True})],
+        (Object.OPTION, "follows"): [("RECALCULATED", "timer", {"merchant_commission": 350})],
+        (Object.BANK_ACCOUNT, "centro"): [("AUTHENTICATED", "treasury", {"authenticated_by": "treasury"})],
+        (Object.SCHEDULE, name): [
+            ("EDITED", "treasury-2", {"steps": [{"of": "PAYMENTS", "at_least": 12, "basis_points": 100}]}),
+            ("EDITED", "treasury-2", {"steps": []}),
+        ],
+    }
+    for (what, which), acts in kept.items():
+        found = await chain.edits(name, what, which)
+        if what is not Object.SCHEDULE:
+            assert (found.pop().action, what) == (Action.ADDED, what)
+        told = [
+            (edit.action, edit.actor, {key: edit.after[key] for key in after})
+            for edit, (_, _, after) in zip(found, acts, strict=True)
+        ]
+        assert told == acts, what
 
 
 async def test_an_unvalidated_merchant_or_store_is_not_offered(lender, chain):  # L54

@@ -103,8 +103,10 @@ class Shop:
         await self.ends(transfer, Outcome.SETTLED)
         return transfer
 
-    async def ends(self, transfer: BankTransfer, outcome: Outcome) -> None:
-        await self.transfers.record_outcome(BANK, transfer.id, outcome, reason="11", reason_detail="account closed")
+    async def ends(self, transfer: BankTransfer, outcome: Outcome, at: datetime | None = None) -> None:
+        await self.transfers.record_outcome(
+            BANK, transfer.id, outcome, reason="11", reason_detail="account closed", at=at
+        )
 
 
 @pytest.fixture
@@ -175,7 +177,7 @@ async def test_a_report_tells_the_commission_that_was_booked_whatever_becomes_of
     assert nets(report) == [("contributions", "1000.00", "35.00", "965.00")]
 
 
-async def test_made_again_or_by_several_at_once_it_is_one_report_with_the_same_text(shop: Shop) -> None:
+async def test_made_again_or_by_several_at_once_it_is_one_report_with_the_same_text(shop: Shop) -> None:  # L56
     await shop.sells("a", "1000.00", "35.00")
     transfer = await shop.paid()
     made = await asyncio.gather(*(shop.reports.make(BANK, transfer.id) for _ in range(5)))
@@ -189,11 +191,11 @@ async def test_what_comes_back_after_it_settled_is_corrected_to_nothing(shop: Sh
     await shop.sells("a", "1000.00", "35.00")
     transfer = await shop.paid()
     (first,) = await shop.reports.make(BANK, transfer.id)
-    await shop.ends(transfer, Outcome.RETURNED)
+    await shop.ends(transfer, Outcome.RETURNED, at=datetime(2026, 6, 1, 12, tzinfo=UTC))
     again, correction = await shop.reports.make(BANK, transfer.id)
     assert again == first
     assert (correction.kind, correction.content["returnReason"]) == ("CORRECTION", "account closed")
-    assert correction.content["returnedAt"] is not None
+    assert correction.content["returnedAt"] == "2026-06-01T12:00:00.000Z"  # the provider's moment
     assert nets(correction) == [("contributions", "-1000.00", "-35.00", "-965.00")]
     assert Decimal(first.content["amount"]) + Decimal(correction.content["amount"]) == 0
     # L39: and what is owed again is told with the transfer that pays it
@@ -201,11 +203,12 @@ async def test_what_comes_back_after_it_settled_is_corrected_to_nothing(shop: Sh
     assert nets(next_one) == nets(first)
 
 
-async def test_both_are_made_when_the_return_is_known_before_the_report_was(shop: Shop) -> None:
+async def test_both_are_made_when_the_return_is_known_before_the_report_was(shop: Shop) -> None:  # L38, L56
     await shop.sells("a", "10.00", "0.00")
     transfer = await shop.paid()
     await shop.ends(transfer, Outcome.RETURNED)
-    assert [one.kind for one in await shop.reports.make(BANK, transfer.id)] == ["SETTLEMENT", "CORRECTION"]
+    made = await shop.reports.make(BANK, transfer.id)
+    assert [(one.kind, one.content["amount"]) for one in made] == [("SETTLEMENT", "10.00"), ("CORRECTION", "-10.00")]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.CANCELLED, Outcome.RETURNED, Outcome.REJECTED, None])
@@ -230,13 +233,19 @@ async def test_another_tenants_transfer_is_not_known(shop: Shop) -> None:
     assert await shop.reports.find("another", transfer.id) == []
 
 
-async def test_a_transfer_that_its_lines_do_not_sum_to_is_not_reported(shop: Shop) -> None:
+async def test_a_transfer_that_its_lines_do_not_sum_to_is_not_reported(shop: Shop) -> None:  # L56
     await shop.sells("a", "10.00", "1.00")
     transfer = await shop.paid()
     shop.sql("UPDATE disbursement.bank_transfer SET amount = amount + 1 WHERE id = %s", transfer.id)
     with pytest.raises(DoesNotAddUp):
         await shop.reports.make(BANK, transfer.id)
     assert await shop.reports.find(BANK, transfer.id) == []
+    with pytest.raises(psycopg.errors.CheckViolation, match="report_adds_up"):
+        shop.sql(
+            "INSERT INTO disbursement.report (tenant_id, transfer_id, kind, merchant_id, amount, lines_total, body) "
+            "VALUES (%s, %s, 'SETTLEMENT', %s, 2, 1, '')",
+            *(BANK, transfer.id, shop.id),
+        )
 
 
 @pytest.mark.parametrize("change", ["UPDATE disbursement.report SET body = '{}'", "DELETE FROM disbursement.report"])
@@ -292,7 +301,7 @@ def test_the_lines_sections_and_amount_agree_to_the_cent_or_there_is_no_report( 
     assert content["amount"] in as_html(content)
 
 
-def test_a_line_whose_commission_does_not_fit_is_refused() -> None:
+def test_a_line_whose_commission_does_not_fit_is_refused() -> None:  # L56
     with pytest.raises(DoesNotAddUp):
         content_of(paid(100), [Line(1, UpdateType.CONTRIBUTION, "c", 120, 19, 100, NOW)], ReportKind.SETTLEMENT)
 

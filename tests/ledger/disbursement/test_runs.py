@@ -59,7 +59,7 @@ async def test_what_is_no_schedule_is_refused_and_changes_nothing(lender, line, 
     assert all(schedule.set_by is None for schedule in await runs.schedules(lender.name))
 
 
-async def test_a_tenants_own_schedule_counts_from_when_it_was_set(lender):
+async def test_a_tenants_own_schedule_counts_from_when_it_was_set(lender):  # L26
     await lender.store()
     runs = Runs(lender.statements)
     await runs.set_schedule(lender.name, Frequency.DAILY, "0 6 * * *", "America/Tijuana", "ops")
@@ -99,7 +99,7 @@ async def test_two_who_plan_at_once_make_one_run(lender):  # L31
     assert [run for runs in planned for run in mine(lender, runs)] == [("DAILY", at("2031-06-02 15:00"))]
 
 
-async def test_a_store_that_is_newer_than_the_firing_waits_for_the_next(lender):
+async def test_a_store_that_is_newer_than_the_firing_waits_for_the_next(lender):  # L26
     await lender.store(frequency="MONTHLY")
     now = datetime.now(UTC)
     assert mine(lender, await Runs(lender.statements).plan(now)) == []
@@ -133,7 +133,7 @@ async def test_a_default_that_is_set_elsewhere_counts(lender):
 
 @pytest.fixture
 async def planned(own_lender):
-    """A run of six stores in a database of its own."""
+    """A daily run of six stores in a database of its own, which has another store too."""
     await own_lender.merchant("off", automation=False)
     await own_lender.store("a-pays")
     await own_lender.store("b-empty")
@@ -141,6 +141,7 @@ async def planned(own_lender):
     await own_lender.store("d-off", merchant="off")
     await own_lender.store("e-no-account", account=False)
     await own_lender.store("f-pays")
+    await own_lender.store("g-instant", frequency="INSTANT")
     for store in ("a-pays", "c-small", "d-off", "e-no-account", "f-pays"):
         await own_lender.delivered(f"credit-{store}", "100.00", store=store)
     runs = Runs(own_lender.statements)
@@ -148,7 +149,7 @@ async def planned(own_lender):
     return own_lender, runs, run
 
 
-async def test_a_run_keeps_why_each_store_was_skipped(planned):  # L28 L30 L55
+async def test_a_run_keeps_why_each_store_was_skipped(planned):  # L25 L28 L30 L55
     lender, runs, run = planned
     page = await runs.select(run.id)
     assert page.after is None
@@ -168,7 +169,7 @@ async def test_a_run_keeps_why_each_store_was_skipped(planned):  # L28 L30 L55
     )  # fmt: skip
 
 
-async def test_a_run_goes_page_by_page_and_a_page_that_is_asked_for_again_is_the_same(planned):
+async def test_a_run_goes_page_by_page_and_a_page_that_is_asked_for_again_is_the_same(planned):  # L31
     lender, runs, run = planned
     first = await runs.select(run.id, None, 3)
     assert ([due.store for due in first.due], first.after) == (["a-pays"], "c-small")
@@ -210,7 +211,7 @@ async def test_two_process_instances_share_the_runs(own_lender):
     assert len({run.id for run in claimed if run}) == 3
 
 
-async def test_a_person_asks_for_a_run_and_the_schedule_goes_on(own_lender):
+async def test_a_person_asks_for_a_run_and_the_schedule_goes_on(own_lender):  # L26
     await own_lender.store()
     runs = Runs(own_lender.statements)
     asked = await runs.request(own_lender.name, Frequency.DAILY, "maria")
