@@ -262,8 +262,8 @@ class DepositStore:
 
     async def unclaimed(self, before: datetime, limit: int = 100) -> Sequence[tuple[Deposit, bytes]]:
         """Deposits that no process has begun, with what STP posted."""
-        rows = await self._rows(_UNCLAIMED, {"before": before, "limit": limit})
-        return [(_deposit(row), bytes(row["body"])) for row in rows]
+        rows = await self._database.named_rows(_UNCLAIMED, {"before": before, "limit": limit})
+        return [(_deposit(row), bytes(row.body)) for row in rows]
 
     async def posted(self, tenant_id: TenantId, payment_id: PaymentId) -> bytes | None:
         """What STP posted of a deposit of this tenant."""
@@ -294,30 +294,24 @@ class DepositStore:
         return found[0]
 
     async def _deposits(self, statement: LiteralString, given: dict[str, Any]) -> list[Deposit]:
-        return [_deposit(row) for row in await self._rows(statement, given)]
-
-    async def _rows(self, statement: LiteralString, given: dict[str, Any]) -> list[dict[str, Any]]:
-        async with self._database.connection() as connection:
-            done = await connection.execute(statement, given)
-            names = [column.name for column in done.description or ()]
-            return [dict(zip(names, row, strict=True)) for row in await done.fetchall()]
+        return [_deposit(row) for row in await self._database.named_rows(statement, given)]
 
 
 NOBODYS: Final = 1
 """The cause for an account that nobody here has."""
 
 
-def _deposit(row: dict[str, Any]) -> Deposit:
+def _deposit(row: Any) -> Deposit:
     return Deposit(
-        payment_id=row["payment_id"],
-        tenant_id=row["tenant_id"],
-        operation_date=row["operation_date"],
-        amount=row["amount"],
-        account=row["account"],
-        identifier=row["identifier"],
-        process_instance_key=row["process_instance_key"],
-        decision=DepositDecision(row["decision"]) if row["decision"] else None,
-        cause=row["cause"],
-        answer=DepositAnswer(row["answer"]) if row["answer"] else None,
-        fresh=row["fresh"],
+        payment_id=row.payment_id,
+        tenant_id=row.tenant_id,
+        operation_date=row.operation_date,
+        amount=row.amount,
+        account=row.account,
+        identifier=row.identifier,
+        process_instance_key=row.process_instance_key,
+        decision=DepositDecision(row.decision) if row.decision else None,
+        cause=row.cause,
+        answer=DepositAnswer(row.answer) if row.answer else None,
+        fresh=row.fresh,
     )
