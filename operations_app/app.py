@@ -30,6 +30,7 @@ from operations_app.health import router as health
 from operations_app.incidents import router as incidents
 from operations_app.journal import Journal
 from operations_app.processes import router as processes
+from operations_app.reveal import Reveal
 from operations_app.reveal import router as reveal
 from operations_app.settings import OperationsSettings
 from operations_app.transfers.api import router as transfers
@@ -82,7 +83,7 @@ def operations_app(
             dependencies=[Depends(only_known_parameters)],
             generate_unique_id_function=operation_id,
         )
-    describe(app, (*SLICES, own, compat))
+    describe(app, (*SLICES, own, compat), {"reveal.reveal": Reveal})
     return app
 
 

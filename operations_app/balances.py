@@ -11,7 +11,6 @@ from typing import Annotated, Final
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import AwareDatetime
 
 from exporters.privacy import mask_name
 from hub.api import Caller, Problem, not_valid
@@ -21,6 +20,7 @@ from ledger.queries import LedgerQueries
 from ledger.reports import Axis, LedgerReports, Span, Sums, decimal
 from operations_app.access import allowed
 from operations_app.cursors import Cursor, Limit, Paging
+from operations_app.transfers.filters import Instant
 from operations_app.wire import Amount, Moment, Shown
 
 router = APIRouter(prefix="/balances", tags=["balances"])
@@ -267,7 +267,7 @@ async def balances(
     found: Found,
     reports: Reports,
     *,
-    at: Annotated[AwareDatetime | None, Query(description="As of this instant, itself included.")] = None,
+    at: Annotated[Instant | None, Query(description="As of this instant, itself included.")] = None,
     axis: Axis = Axis.BOOKED,
 ) -> BalancesView:
     """What an account holds now, or held at an instant by the date of booking or by the value date."""
@@ -321,8 +321,8 @@ async def statement(
     *,
     cursors: Paging,
     currency: Currency,
-    since: Annotated[AwareDatetime | None, Query(alias="from")] = None,
-    until: Annotated[AwareDatetime | None, Query(alias="to")] = None,
+    since: Annotated[Instant | None, Query(alias="from")] = None,
+    until: Annotated[Instant | None, Query(alias="to")] = None,
     axis: Axis = Axis.BOOKED,
     cursor: Cursor = None,
     limit: Limit = 50,
@@ -352,7 +352,7 @@ async def statement(
 
 @router.get("/trial-balance")
 async def trial_balance(
-    who: Reporter, reports: Reports, *, at: Annotated[AwareDatetime | None, Query()] = None, axis: Axis = Axis.BOOKED
+    who: Reporter, reports: Reports, *, at: Annotated[Instant | None, Query()] = None, axis: Axis = Axis.BOOKED
 ) -> TrialBalance:
     """Debits and credits of each kind of account, and their difference per currency, now or at an instant."""
     found = await reports.trial_balance(who.tenant, at, axis)

@@ -7,7 +7,6 @@ are shown masked. Handling a post again goes the connector's own way, so doing i
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request
@@ -21,6 +20,7 @@ from hub.errors import Unavailable
 from operations_app.access import allowed
 from operations_app.cursors import Cursor, Limit, Paging
 from operations_app.journal import Act, Journal
+from operations_app.transfers.filters import Instant
 from operations_app.wire import Asked, Moment, Shown, Text, Word
 
 router = APIRouter(prefix="/stp/callbacks", tags=["callbacks"])
@@ -125,8 +125,8 @@ async def callbacks(
     match: Match | None = None,
     payment_id: Annotated[str | None, Query(alias="paymentId", max_length=64)] = None,
     tracking_key: Annotated[str | None, Query(alias="trackingKey", max_length=64)] = None,
-    since: Annotated[datetime | None, Query(alias="receivedFrom")] = None,
-    until: Annotated[datetime | None, Query(alias="receivedTo")] = None,
+    since: Annotated[Instant | None, Query(alias="receivedFrom")] = None,
+    until: Annotated[Instant | None, Query(alias="receivedTo")] = None,
     cursor: Cursor = None,
     limit: Limit = 50,
 ) -> CallbackPage:

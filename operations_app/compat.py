@@ -12,13 +12,13 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from hub.api import Caller, Problem, not_valid
-from hub.transfer import Outcome
+from hub.api import Caller, Problem, faults, not_valid
+from hub.transfer import STATE_OF, Outcome
 from operations_app.access import allowed
 from operations_app.transfers.api import LISTED, OLDEST_FIRST, AnyIds, Reading, Records, clauses
-from operations_app.transfers.filters import TransferFilter
+from operations_app.transfers.filters import TransferFilter, any_of
 from operations_app.transfers.ids import Ids
 from operations_app.transfers.records import Accepted, PaymentRecords
 from operations_app.transfers.wire import StepShown, money, variables_of
@@ -37,8 +37,14 @@ _OUTCOMES: Final[Mapping[Status, Sequence[Outcome]]] = {
     "FAILED": (Outcome.REJECTED, Outcome.RETURNED, Outcome.CANCELLED),
     "UNKNOWN": (Outcome.UNKNOWN,),
 }
-_STATUS: Final = {outcome.value: status for status, outcomes in _OUTCOMES.items() for outcome in outcomes}
+_STATUS: Final[Mapping[str, Status]] = {
+    STATE_OF[outcome].value: status for status, outcomes in _OUTCOMES.items() for outcome in outcomes
+}
 _SORTED_BY: Final = {"startedAt": "acceptedAt", "completedAt": "endedAt", "amount": "amount"}
+
+
+_THEIRS: Final = {"acceptedFrom": "startFrom", "acceptedTo": "startTo"}
+"""What they call our parameters, where the values need our own checks."""
 
 
 def _instant(text: Any) -> Any:
@@ -95,7 +101,13 @@ class PheeSearch(BaseModel):
             "acceptedTo": self.startTo,
             "direction": self.direction,
         }
-        return TransferFilter.model_validate({name: value for name, value in asked.items() if value is not None})
+        try:
+            return TransferFilter.model_validate({name: value for name, value in asked.items() if value is not None})
+        except ValidationError as error:
+            found = faults(error.errors(include_url=False, include_input=False), "query")
+            raise not_valid(
+                [one | {"parameter": _THEIRS.get(one["parameter"], one["parameter"])} for one in found]
+            ) from None
 
     def rest(self) -> list[Clause]:
         """What our words have no filter for."""
@@ -107,8 +119,12 @@ class PheeSearch(BaseModel):
         elif self.status is not None:
             found.append({"terms": {"outcome": [outcome.value for outcome in _OUTCOMES[self.status]]}})
         if self.partyIdType is not None:
-            sides = [{"term": {f"{side}.idType": self.partyIdType}} for side in ("payer", "payee")]
-            found.append({"bool": {"should": sides, "minimum_should_match": 1}})
+            sides = [
+                side for side, id_ in (("payer", self.payerPartyId), ("payee", self.payeePartyId)) if id_ is not None
+            ]
+            found.append(
+                any_of([{"term": {f"{side}.idType": self.partyIdType}} for side in sides or ("payer", "payee")])
+            )
         return found
 
 
@@ -136,15 +152,14 @@ class PheeTransfer(BaseModel):
     @classmethod
     def of(cls, body: Body, accepted: Accepted | None) -> PheeTransfer:
         payer, payee = body.get("payer", {}), body.get("payee", {})
-        amount, outcome = money(body.get("amount"), body.get("currency")), body.get("outcome")
-        status: Status = "IN_PROGRESS" if outcome is None else _STATUS[outcome]
+        amount = money(body.get("amount"), body.get("currency"))
         return cls(
             workflowInstanceKey=body.get("processInstanceKey"),
             transactionId=body["paymentId"],
             clientCorrelationId=accepted.correlation_id if accepted else None,
             startedAt=body.get("acceptedAt"),
             completedAt=body.get("endedAt"),
-            status=status,
+            status=_STATUS.get(body["state"], "IN_PROGRESS"),
             statusDetail=body.get("reasonDetail"),
             payerPartyId=payer.get("identifier"),
             payerPartyIdType=payer.get("idType"),

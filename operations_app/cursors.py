@@ -88,7 +88,10 @@ Paging = Annotated[Cursors, Depends(_cursors)]
 
 
 async def only_known_parameters(request: Request) -> None:
-    """Dependency: refuse a query parameter that the route does not know. A misspelt filter must not show everything."""
+    """Dependency: refuse a query parameter that the route does not know, since a misspelt filter must not show
+    everything, and a text that no database can hold."""
+    if any("\x00" in str(value) for value in request.path_params.values()):
+        raise Problem(404, "not-found", "There is nothing at this address.")
     known = _parameters_of(request)
     faults = [
         {"parameter": name, "code": "unknown-field", "detail": "There is no such parameter."}
@@ -98,6 +101,11 @@ async def only_known_parameters(request: Request) -> None:
         {"parameter": name, "code": "not-valid", "detail": "This parameter stands twice."}
         for name, many in sorted(known.items())
         if not many and len(request.query_params.getlist(name)) > 1
+    ]
+    faults += [
+        {"parameter": name, "code": "bad-format", "detail": "No text holds the character U+0000."}
+        for name, value in request.query_params.multi_items()
+        if "\x00" in value
     ]
     if faults:
         raise not_valid(faults)

@@ -38,7 +38,7 @@ _CLASS: Final = re.compile(r"([A-Z][A-Za-z0-9]{2,60}): ")
 class IncidentFilter(Asking):
     """Which incidents."""
 
-    state: Literal["OPEN", "RESOLVED"] | None = "OPEN"
+    state: list[Literal["OPEN", "RESOLVED"]] = Field(["OPEN"], max_length=2)
     process: list[Word] = Field([], examples=[["payer-transfer"]])
     element: list[Word] = Field([], examples=[["hold-funds"]])
     error_type: list[Word] = Field([], examples=[["JOB_NO_RETRIES"]])
@@ -53,12 +53,12 @@ class IncidentFilter(Asking):
             ("bpmnProcessId", self.process),
             ("elementId", self.element),
             ("errorType", self.error_type),
+            ("state", self.state),
         ):
             if values:
                 found.append({"terms": {field: values}})
-        for field, value in (("state", self.state), ("paymentId", self.payment_id)):
-            if value is not None:
-                found.append({"term": {field: value}})
+        if self.payment_id is not None:
+            found.append({"term": {"paymentId": self.payment_id}})
         if self.created_from or self.created_to:
             found.append(within("createdAt", self.created_from, self.created_to))
         if self.q is not None:

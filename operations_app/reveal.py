@@ -18,7 +18,8 @@ from pydantic import Field
 from connectors.stp.deposits import parties
 from hub.api import Caller, Problem, caller, read_json
 from hub.statements import Statements
-from hub.transfer import Party
+from hub.transfer import IdentifierType, Party
+from ledger.disbursement.transfers import Transfers
 from operations_app.access import SCOPES, scopes_of
 from operations_app.journal import Act, Journal
 from operations_app.wire import Asked, Shown, Text, Word
@@ -74,8 +75,9 @@ async def reveal(payment_id: str, request: Request, who: Annotated[Caller, Depen
     fields = sorted(set(asked.fields))
     why = {"reason_code": asked.reason_code, "reason": asked.reason, "after": {"fields": list(fields)}}
     database: Statements = request.app.state.database
+    payout = await _payout(request.app.state.ledger, who, payment_id)
     async with database.connection() as connection, connection.transaction():
-        found = await _parties(connection, who.tenant, payment_id)
+        found = payout or await _parties(connection, who.tenant, payment_id)
         outcome = "not-found" if found is None else "done"
         seq = await journal.append(_act(who, payment_id, outcome=outcome, **why), connection)
     if found is None:
@@ -94,6 +96,15 @@ def _value(found: Sequence[Party | None], field: PartyField) -> str | None:
     party = found[0] if side == "payer" else found[1]
     value = None if party is None else getattr(party, "tax_id" if name == "taxId" else name)
     return None if value is None else str(value)
+
+
+async def _payout(ledger: Statements, who: Caller, payment_id: str) -> tuple[None, Party] | None:
+    """Whom a payout pays; whoever pays it is the tenant itself."""
+    found = await Transfers(ledger).find(who.tenant, payment_id)
+    if found is None:
+        return None
+    tax_id = found.tax_id or None
+    return None, Party(id_type=IdentifierType.CLABE, identifier=found.clabe, name=found.holder_name, tax_id=tax_id)
 
 
 async def _parties(

@@ -70,7 +70,7 @@ class Views:
 
     async def get(self, family: str, id_: str, tenant: str | None) -> Found | None:
         """A document by its id, as it was written a moment ago. Raises `Unavailable`."""
-        if not id_ or len(id_.encode()) > 512:  # longer than any id can be
+        if id_ in {"", ".", ".."} or len(id_.encode()) > 512:  # no address, or longer than any id can be
             return None
         try:
             answer = await self._client.get(index=self._alias(family), id=id_)

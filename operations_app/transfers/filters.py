@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from exporters.operations import NOTHING_TO_PAY
 from exporters.privacy import search_digest
 from hub.api import not_valid
 from hub.money import MINOR_DIGITS, BadMoney, Money
@@ -113,6 +114,8 @@ class TransferFilter(Asking):
         ):
             if value is not None:
                 found.append({"term": {field: value}})
+        if self.id is None and NOTHING_TO_PAY not in self.reason:  # it never became a payment
+            found.append({"bool": {"must_not": [{"term": {"reason": NOTHING_TO_PAY}}]}})
         return [*found, *self._parties(search_secret), *self._amounts(), *self._instants(), *self._rest()]
 
     def _parties(self, secret: bytes | None) -> list[Query]:
@@ -133,6 +136,8 @@ class TransferFilter(Asking):
             for bound, name in (("gte", "amount_from"), ("lte", "amount_to"))
             if getattr(self, name) is not None
         }
+        if len(bounds) == 2 and bounds["gte"] > bounds["lte"]:
+            raise _refused("amountTo", "not-valid", "It is less than amountFrom.")
         found: list[Query] = [{"range": {"amount": bounds}}] if bounds else []
         if self.amount is not None:
             found.append({"term": {"amount": self._minor("amount")}})
@@ -179,7 +184,10 @@ def any_of(queries: Sequence[Query]) -> Query:
 
 
 def within(field: str, since: datetime | None, until: datetime | None) -> Query:
-    """A span of time, its beginning included and not its end."""
+    """A span of time, its beginning included and not its end. Raises the 422 when it ends before it begins."""
+    if since is not None and until is not None and since > until:
+        name = "at" if field == "@timestamp" else field.removesuffix("At")
+        raise _refused(f"{name}To", "not-valid", f"It is before {name}From.")
     span = {bound: moment(at) for bound, at in (("gte", since), ("lt", until)) if at is not None}
     return {"range": {field: span}}
 

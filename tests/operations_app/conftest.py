@@ -113,6 +113,7 @@ def tables(new_database: Callable[[], str], told: Told) -> str:
     url = new_database()
     for component in (
         "ledger.migrations",
+        "ledger.disbursement.migrations",
         "connectors.channel.migrations",
         "connectors.stp.migrations",
         "operations_app.migrations",
