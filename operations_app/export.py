@@ -19,7 +19,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import StreamingResponse
 from structlog.contextvars import get_contextvars
 
-from exporters.privacy import mask_identifier
+from exporters.privacy import mask_identifier, mask_text
 from hub.api import Caller
 from ledger.export import harmless
 from operations_app.access import allowed
@@ -44,6 +44,8 @@ PAGE: Final = 1000
 Form: TypeAlias = Literal["csv", "ndjson"]
 _TYPES: Final[Mapping[Form, str]] = {"csv": "text/csv; charset=utf-8", "ndjson": "application/x-ndjson"}
 _PERSONAL: Final = frozenset({"payer", "payee", "party"})
+_FREE: Final = frozenset({"q", "id"})
+"""What somebody may put anything into."""
 
 Reader = Annotated[Caller, Depends(allowed("transfers:read"))]
 Auditor = Annotated[Caller, Depends(allowed("audit:read"))]
@@ -153,7 +155,7 @@ class _Export:
         self._journal: Journal = request.app.state.journal
         self._who, self._listing = who, listing
         self._asked = {
-            name: mask_identifier(value) if name in _PERSONAL else value
+            name: _masked(name, value)
             for name, value in asked.model_dump(mode="json", by_alias=True, exclude_defaults=True).items()
         }
         self._request_id = get_contextvars().get("request_id")
@@ -216,6 +218,13 @@ class _Export:
                 outcome=outcome,
             )
         )
+
+
+def _masked(name: str, value: Any) -> Any:
+    """What was asked for, as the operator log may hold it."""
+    if name in _PERSONAL:
+        return mask_identifier(value)
+    return mask_text(value) if name in _FREE else value
 
 
 def cells(row: Mapping[str, Any], columns: Sequence[str]) -> list[str]:

@@ -71,6 +71,8 @@ async def test_incidents_are_found_by_place_message_and_payment(operations, told
         found = [each["incidentKey"] for each in (await operations.ok("/incidents", **asked))["items"]]
         assert (one["incidentKey"] in found) is fits, asked
     assert (await operations.ok("/incidents", tenant="globex", state="OPEN"))["items"] == []
+    both = await operations.ok("/incidents", state=["OPEN", "RESOLVED"])
+    assert {each["state"] for each in both["items"]} == {"OPEN", "RESOLVED"}
 
 
 def test_a_cause_leaves_out_what_differs_from_payment_to_payment():
@@ -136,6 +138,14 @@ async def test_drawings_are_listed_and_shown_as_they_were_deployed(operations):
 
 
 # --- exports ---
+
+
+async def test_what_somebody_searched_for_is_masked_in_the_log(operations):
+    clabe = "012180001183597198"
+    assert (await operations.get("/transfers.ndjson", "operator", q=f"to {clabe}", id=clabe)).status_code == 200
+    written = (await acts(operations))[-1].after
+    assert set(written["filter"]) == {"q", "id"}
+    assert clabe not in json.dumps(written)
 
 
 async def test_an_export_holds_every_row_of_the_search_and_is_written_down_with_their_number(
@@ -254,6 +264,8 @@ async def test_health_tells_each_part_as_it_says_of_itself_and_the_lag_of_the_vi
 
 # --- Payment Hub EE ---
 
+CENTURIES, NOWHERE = {"startFrom": "1066-10-14 09:00:00"}, {"currency": "XQZ"}
+
 
 async def phee(operations: Any, path: str, tenant: str = "acme", **asked: Any) -> Any:
     return await operations.client.get(f"/ph-ee/api/v1{path}", params=asked, headers=operations.headers(tenant=tenant))
@@ -285,7 +297,14 @@ async def test_payment_hub_ee_s_filters_and_words(operations, told):
     (one,) = (await phee(operations, "/transfers", transactionId=returned)).json()["content"]
     assert (one["status"], one["amount"], one["errorInformation"]) == ("FAILED", "12.00", "account-unknown")
     assert await found(clientCorrelationId=one["clientCorrelationId"]) == [returned]
-    for asked in ({"startFrom": "yesterday"}, {"status": "DONE"}, {"sortBy": "amount"}, {"amount": "1"}):
+    for asked in (
+        {"startFrom": "yesterday"},
+        {"status": "DONE"},
+        {"sortBy": "amount"},
+        {"amount": "1"},
+        CENTURIES,
+        NOWHERE,
+    ):
         assert (await phee(operations, "/transfers", **asked)).status_code == 422, asked
 
 

@@ -12,10 +12,12 @@ import psycopg
 import pytest
 from sqlalchemy.engine import make_url
 
+from exporters.operations import NOTHING_TO_PAY
 from hub.money import Money
 from ledger.book import Ledger
 from ledger.model import AccountRef
 from ledger.seed import Seed, seed
+from operations_app.transfers.filters import TransferFilter
 
 PAYER, CLABE, MSISDN = "525511110001", "012180001183597198", "525511110002"
 PERSONAL = (PAYER, CLABE, MSISDN, "Luis Vega", "Ana Torres", "Bruno", "TOAA800101MDFRNN09")
@@ -101,6 +103,13 @@ async def test_every_filter_narrows_as_it_says(operations, told):
         assert found == sorted(id_ for id_ in own if fits(own[id_])), asked
 
 
+def test_a_disbursement_that_had_nothing_to_pay_is_listed_only_for_that_reason_or_by_its_id():
+    left_out = {"bool": {"must_not": [{"term": {"reason": NOTHING_TO_PAY}}]}}
+    assert left_out in TransferFilter.model_validate({}).clauses(None)
+    for asked in ({"reason": [NOTHING_TO_PAY]}, {"id": "any"}):
+        assert left_out not in TransferFilter.model_validate(asked).clauses(None)
+
+
 REFUSED: Final[list[tuple[dict[str, Any], str, str]]] = [
     ({"payeer": "x"}, "payeer", "unknown-field"),
     ({"tenantId": "globex"}, "tenantId", "unknown-field"),
@@ -113,6 +122,9 @@ REFUSED: Final[list[tuple[dict[str, Any], str, str]]] = [
     ({"acceptedFrom": "yesterday"}, "acceptedFrom", "datetime-from-date-parsing"),
     ({"acceptedFrom": "2026-11-21T07:45:00"}, "acceptedFrom", "timezone-aware"),
     ({"limit": "201"}, "limit", "less-than-equal"),
+    ({"amountFrom": "2", "amountTo": "1.99", "currency": "MXN"}, "amountTo", "not-valid"),
+    ({"endedFrom": "2026-11-21T07:45:00Z", "endedTo": "2026-11-21T07:44:59Z"}, "endedTo", "not-valid"),
+    ({"payer": "\x00"}, "payer", "bad-format"),
 ]
 
 
@@ -168,7 +180,7 @@ async def test_a_payment_is_found_by_any_of_its_ids(operations, told, kept):
         assert (await operations.ok("/lookup", tenant="globex", id=asked)) == {"items": []}  # H16
     assert ids(await operations.ok("/transfers", correlationId=correlation, outcome="RETURNED")) == [id_]
     assert ids(await operations.ok("/transfers", correlationId=correlation, outcome="SETTLED")) == []
-    for nobody in ("9" * 19, str(uuid.uuid4()), "x' OR '1'='1", "\x00"):
+    for nobody in ("9" * 19, str(uuid.uuid4()), "x' OR '1'='1"):
         assert await operations.ok("/lookup", id=nobody) == {"items": []}
 
 

@@ -88,6 +88,9 @@ async def test_another_tenants_accounts_are_not_found(desk, paid):  # H16
     assert (await desk.ask("GET", f"{ACCOUNT}?currencyy=MXN")).status_code == 422
 
 
+WHOM = {"payee.identifier": "646180110400000007", "payee.name": "Muebles SA", "payee.taxId": "MUE010101AAA"}
+
+
 @pytest.fixture
 async def stores(desk) -> Transfers:
     """A merchant with two stores: s1 has 90.00 to get, s2 has no account."""
@@ -146,6 +149,10 @@ async def test_a_payout_is_shown_with_everything_that_became_of_it(desk, stores)
     assert [one["update"]["credit"] for one in found["items"]] == ["c1"]
     assert "Muebles SA" not in json.dumps(found)
     assert (await desk.ask("GET", f"/disbursements/transfers/{payment}", tenant="another-bank")).status_code == 404
+    asked = {"fields": [*WHOM, "payer.name"], "reasonCode": "a", "reason": "b"}
+    shown = await desk.ok("POST", f"/transfers/{payment}/reveal", "treasury", body=asked)
+    assert shown["values"] == {"payer.name": None, **WHOM}
+    assert await desk.acts(action="pii.reveal", payment_id=payment) == ["done"]
 
 
 async def test_a_run_tells_of_each_store_why_it_was_paid_or_not(desk, stores):
