@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, Protocol
 
 import typer
 
@@ -38,6 +38,19 @@ def fail(problem: str, *, as_json: bool, **more: Any) -> NoReturn:
     else:
         print(f"payhub: {problem}", file=sys.stderr)
     raise typer.Exit(1)
+
+
+class Report(Protocol):
+    """What a check found; its text is for people."""
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
+def judge(report: Report, *, sound: bool, as_json: bool) -> None:
+    """Tell a report; exit code 1 unless everything in it is `sound`."""
+    if not sound:
+        fail(str(report), as_json=as_json, report=report.as_json())
+    say(report.as_json(), str(report), as_json=as_json)
 
 
 @contextmanager

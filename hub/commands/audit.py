@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hub.settings import DatabaseSettings, KafkaSettings, read
-from hub.terminal import AsJson, DataFolder, explained, fail, say, use_stack
+from hub.terminal import AsJson, DataFolder, explained, fail, judge, use_stack
 
 if TYPE_CHECKING:
     from operations_app.verify import LogReport
@@ -50,9 +50,7 @@ def audit_verify(
     use_stack(data_dir)
     with explained(Unavailable, KafkaError, Contradiction, as_json=as_json):
         report = asyncio.run(_verified(noted, mirror=mirror))
-    if not report.sound:
-        fail(str(report), as_json=as_json, report=report.as_json())
-    say(report.as_json(), str(report), as_json=as_json)
+    judge(report, sound=report.sound, as_json=as_json)
 
 
 async def _verified(head: tuple[int, str] | None, *, mirror: bool) -> LogReport:

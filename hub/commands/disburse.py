@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from hub.terminal import AsJson, DataFolder, databases, explained, fail, say, use_stack
+from hub.terminal import AsJson, DataFolder, databases, explained, fail, judge, say, use_stack
 
 if TYPE_CHECKING:
     from hub.statements import Statements
@@ -163,9 +163,7 @@ def disburse_verify(*, data_dir: DataFolder = None, as_json: AsJson = False) -> 
     use_stack(data_dir)
     with explained(Unavailable, as_json=as_json):
         report = asyncio.run(verify(databases()[1]))
-    if not report.sound:
-        fail(str(report), as_json=as_json, report=report.as_json())
-    say(report.as_json(), str(report), as_json=as_json)
+    judge(report, sound=report.sound, as_json=as_json)
 
 
 @disburse_app.command("recalculate")

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from hub.terminal import AsJson, DataFolder, databases, explained, fail, say, use_stack
+from hub.terminal import AsJson, DataFolder, databases, explained, fail, judge, say, use_stack
 
 # Each command imports what it needs where it runs: a worker must not carry the memory of everything else.
 # ruff: noqa: PLC0415
@@ -26,9 +26,7 @@ def ledger_verify(*, data_dir: DataFolder = None, as_json: AsJson = False) -> No
     use_stack(data_dir)
     with explained(Unavailable, as_json=as_json):
         report = asyncio.run(verify(databases()[1]))
-    if not report.sound:
-        fail(str(report), as_json=as_json, report=report.as_json())
-    say(report.as_json(), str(report), as_json=as_json)
+    judge(report, sound=report.sound, as_json=as_json)
 
 
 @ledger_app.command("rebuild")

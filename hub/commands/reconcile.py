@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hub.settings import DatabaseSettings, read
-from hub.terminal import AsJson, DataFolder, databases, explained, fail, say, use_stack
+from hub.terminal import AsJson, DataFolder, databases, explained, judge, use_stack
 
 if TYPE_CHECKING:
     from operations_app.truth import Report
@@ -40,9 +40,7 @@ def reconcile(
     with explained(Unavailable, as_json=as_json):
         databases()
         report = asyncio.run(check(begin, end))
-    if not report.agree:
-        fail(str(report), as_json=as_json, report=report.as_json())
-    say(report.as_json(), str(report), as_json=as_json)
+    judge(report, sound=report.agree, as_json=as_json)
 
 
 def _utc(moment: datetime) -> datetime:

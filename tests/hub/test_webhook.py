@@ -94,7 +94,9 @@ async def test_what_is_told_verifies_and_carries_its_id() -> None:
         (httpx.ConnectError("no"), DeliveryState.DUE, "ConnectError"),
     ],
 )
-async def test_what_the_answer_means(answer: httpx.Response | Exception, state: DeliveryState, text: str) -> None:
+async def test_410_ends_it_and_any_other_refusal_is_tried_again(
+    answer: httpx.Response | Exception, state: DeliveryState, text: str
+) -> None:
     desk = Memory(due())
     assert len(await answered(desk, answer)) == 1
     assert (desk.results[0].state, desk.results[0].answer) == (state, text)
