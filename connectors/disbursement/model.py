@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Final, Literal
 
@@ -107,6 +107,8 @@ class RecordOutcome(Job[Result]):
     outcome: Literal[Outcome.SETTLED, Outcome.REJECTED, Outcome.RETURNED, Outcome.CANCELLED]
     reason: Reason
     reason_detail: str | None = None
+    happened_at: datetime | None = None
+    """When, as STP says; it does not always."""
     after_settlement: bool = False
     """The money came back after the order had settled (L38): its settlement is recorded before this is."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from connectors.disbursement.model import (
@@ -130,7 +130,12 @@ class DisbursementWorker:
             raise Unavailable(f"the settlement of payment {job.payment_id} is not recorded yet")
         try:
             await self._transfers.record_outcome(
-                job.tenant_id, job.payment_id, job.outcome, reason=job.reason, reason_detail=job.reason_detail
+                job.tenant_id,
+                job.payment_id,
+                job.outcome,
+                reason=job.reason,
+                reason_detail=job.reason_detail,
+                at=_not_ahead(job.happened_at),
             )
         except TransitionRefused:
             transfer = await self._found(job.tenant_id, job.payment_id)
@@ -195,6 +200,11 @@ class RunWorker:
         failpoint("disbursement.close-run.after-commit")
         log.info("run.closed", run_id=run.id, frequency=run.frequency)
         return Result()
+
+
+def _not_ahead(happened_at: datetime | None) -> datetime | None:
+    """When the provider says it happened. Where its clock is ahead of ours: now, since it cannot have yet to happen."""
+    return None if happened_at is None else min(happened_at, datetime.now(UTC))
 
 
 def _next_step(transfer: BankTransfer) -> NextStep:

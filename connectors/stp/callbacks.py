@@ -9,7 +9,7 @@ the inbox, or as an order that the engine was not told of, and finished later. A
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 from prometheus_client import Counter, Gauge
@@ -47,7 +47,7 @@ def news_of(order: Standing) -> tuple[OrderStatusChanged | OrderReturnedLate, ..
             alert("return-failed", payment_id=order.payment_id, state=order.state)
         return ()
     if not order.returned_late:
-        return (_status_changed(order, order.state, order.observation),)
+        return (_status_changed(order, order.state, order.observation, order.happened_at),)
     _, reason, detail = outcome_of(order.state, order.cause)
     late = OrderReturnedLate(
         payment_id=order.payment_id,
@@ -55,20 +55,24 @@ def news_of(order: Standing) -> tuple[OrderStatusChanged | OrderReturnedLate, ..
         purpose=order.purpose,
         return_reason=reason,
         return_detail=detail,
+        returned_at=order.happened_at,
         observation=digest(order.payment_id, order.observation),
     )
     if order.told == order.settled_as:
         return (late,)
-    return _status_changed(order, OrderState.SETTLED, order.settled_as), late
+    return _status_changed(order, OrderState.SETTLED, order.settled_as, order.settled_at_stp), late
 
 
-def _status_changed(order: Standing, state: OrderState, observation: str | None) -> OrderStatusChanged:
+def _status_changed(
+    order: Standing, state: OrderState, observation: str | None, happened_at: datetime | None
+) -> OrderStatusChanged:
     outcome, reason, detail = outcome_of(state, order.cause)
     return OrderStatusChanged(
         payment_id=order.payment_id,
         outcome=outcome,
         reason=reason,
         reason_detail=detail,
+        happened_at=happened_at,
         observation=digest(order.payment_id, observation),
     )
 

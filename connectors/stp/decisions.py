@@ -43,4 +43,5 @@ class DecisionWorker:
             return decided
         alert("decision-overruled", payment_id=job.payment_id, decided=job.outcome, state=order.state)
         outcome, reason, detail = outcome_of(stands, order.cause)
-        return DecisionRecorded(outcome=outcome, reason=reason, reason_detail=detail)
+        happened_at = order.settled_at_stp if order.returned_late else order.happened_at
+        return DecisionRecorded(outcome=outcome, reason=reason, reason_detail=detail, happened_at=happened_at)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from typing import ClassVar, Final, Literal
 
@@ -225,6 +225,8 @@ class Inquired(Result):
     outcome: Outcome | None
     reason: Reason
     reason_detail: str | None
+    happened_at: datetime | None = None
+    """When, as STP says."""
     inquiries: int
 
 
@@ -246,6 +248,8 @@ class DecisionRecorded(Result):
     outcome: Outcome
     reason: Reason
     reason_detail: str | None
+    happened_at: datetime | None = None
+    """When, as STP says, whose word that is."""
 
 
 class RecordDecision(Job[DecisionRecorded]):
@@ -317,6 +321,8 @@ class OrderStatusChanged(Message):
     outcome: Outcome
     reason: Reason
     reason_detail: str | None
+    happened_at: datetime | None = None
+    """When, as STP says; it does not always."""
     observation: str = Field(exclude=True)
     """The digest of what was observed; the same for each repeat."""
 
@@ -370,6 +376,8 @@ class OrderReturnedLate(Message):
     purpose: OrderPurpose = OrderPurpose.PAYMENT
     return_reason: Reason
     return_detail: str | None
+    returned_at: datetime | None = None
+    """When, as STP says; it does not always."""
     try_again_after: str = "P1D"
     """ISO 8601: when crediting the payer is tried again after the account system refused it."""
     observation: str = Field(exclude=True)

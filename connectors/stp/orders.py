@@ -61,6 +61,10 @@ class Standing:
     """The digest of what settled it; it stays when the order is returned afterwards."""
     kind: OrderKind
     purpose: OrderPurpose
+    happened_at: datetime | None
+    """When this state came about, as STP says."""
+    settled_at_stp: datetime | None
+    """When it was settled, as STP says, also if it was returned afterwards."""
 
     @property
     def is_untold(self) -> bool:
@@ -96,7 +100,14 @@ class StoredOrder:
     cause: int | None
     observation: str | None
     settled_as: str | None
+    happened_at: datetime | None
+    settled_at_stp: datetime | None
     kind: OrderKind = OrderKind.ORDER
+
+    @property
+    def happened_for_payer(self) -> datetime | None:
+        """When `state_for_payer` came about, as STP says."""
+        return self.happened_at if self.settled_as is None else self.settled_at_stp
 
     @property
     def state_for_payer(self) -> OrderState:
@@ -277,6 +288,8 @@ class OrderStore:
             cause=recorded["cause"],
             observation=recorded["observation"],
             settled_as=recorded["settled_as"],
+            happened_at=recorded["happened_at"],
+            settled_at_stp=recorded["settled_at_stp"],
         )
 
     async def confirm_rejection(self, order: StoredOrder) -> StoredOrder:
@@ -323,6 +336,8 @@ class OrderStore:
             cause=now.cause,
             observation=now.observation,
             settled_as=now.settled_as,
+            happened_at=now.happened_at,
+            settled_at_stp=now.settled_at_stp,
         ), observed
 
     async def keep_callback(self, body: bytes, moment: datetime, kind: str = ORDER_STATUS) -> Kept:
@@ -491,6 +506,8 @@ def _stored(row: dict[str, Any]) -> StoredOrder:
         cause=row["cause"],
         observation=row["observation"],
         settled_as=row["settled_as"],
+        happened_at=row["happened_at"],
+        settled_at_stp=row["settled_at_stp"],
         kind=OrderKind(row["kind"]),
     )
 
@@ -508,6 +525,8 @@ def _standing(row: dict[str, Any]) -> Standing:
         settled_as=row["settled_as"],
         kind=OrderKind(row["kind"]),
         purpose=OrderPurpose(row["purpose"]),
+        happened_at=row["happened_at"],
+        settled_at_stp=row["settled_at_stp"],
     )
 
 
@@ -533,6 +552,8 @@ def _as_claimed(new: NewOrder, operation_date: date, moment: datetime) -> Stored
         cause=None,
         observation=None,
         settled_as=None,
+        happened_at=None,
+        settled_at_stp=None,
         kind=new.kind,
     )
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 
 from typing import Final, LiteralString
 
+# What settled an order happened when it did, also once the order is returned.
+_MOMENTS: Final = (
+    "(SELECT b.happened_at FROM stp.observation b WHERE b.payment_id = stp_order.payment_id "
+    "AND b.digest = stp_order.observation) AS happened_at, "
+    "(SELECT b.happened_at FROM stp.observation b WHERE b.payment_id = stp_order.payment_id "
+    "AND b.digest = stp_order.settled_as) AS settled_at_stp"
+)
 COLUMNS: Final = (
     "payment_id, tenant_id, company, tracking_key, amount, payee_account, body, operation_date, sending, sends, "
-    "doubts, claimed_at, stp_id, error_id, error_detail, state, cause, observation, settled_as, kind"
+    f"doubts, claimed_at, stp_id, error_id, error_detail, state, cause, observation, settled_as, kind, {_MOMENTS}"
 )
 STANDING_COLUMNS: Final = (
-    "payment_id, tenant_id, sending, state, stp_id, cause, observation, told, settled_as, kind, purpose"
+    f"payment_id, tenant_id, sending, state, stp_id, cause, observation, told, settled_as, kind, purpose, {_MOMENTS}"
 )
 
 # Without a target, a conflict of whatever kind inserts nothing: of two that claim one payment at the same moment, the
@@ -81,10 +88,19 @@ def _observe(of: str) -> LiteralString:
     """Keep one thing STP said of the order that `of` selects, and move the order's state if its rank allows.
 
     A function of the database does it, which locks the order first: a statement alone may look at a row again that a
-    neighbour changed meanwhile, and then sees parts of it twice, old and new.
+    neighbour changed meanwhile, and then sees parts of it twice, old and new. What the function wrote this statement
+    does not see: the moment of what is said now is taken from what is given.
     """
     return f"""
-        SELECT o.*, born.kind, born.purpose
+        SELECT o.*, born.kind, born.purpose,
+               coalesce((SELECT b.happened_at FROM stp.observation b
+                          WHERE b.payment_id = o.payment_id AND b.digest = o.observation),
+                        CASE WHEN o.observation = %(digest)s THEN CAST(%(happened_at)s AS timestamptz) END)
+                   AS happened_at,
+               coalesce((SELECT b.happened_at FROM stp.observation b
+                          WHERE b.payment_id = o.payment_id AND b.digest = o.settled_as),
+                        CASE WHEN o.settled_as = %(digest)s THEN CAST(%(happened_at)s AS timestamptz) END)
+                   AS settled_at_stp
           FROM ({of}) matched JOIN stp.stp_order born USING (payment_id), stp.observe(
             matched.payment_id, %(source)s, %(digest)s, %(word)s, CAST(%(state)s AS text), CAST(%(stp_id)s AS bigint),
             CAST(%(cause)s AS integer), CAST(%(detail)s AS text), CAST(%(happened_at)s AS timestamptz),

@@ -147,7 +147,13 @@ class StpWorker:
 def _inquired(order: StoredOrder, inquiries: int) -> Inquired:
     if order.state.is_final:
         outcome, reason, detail = outcome_of(order.state_for_payer, order.cause)
-        return Inquired(outcome=outcome, reason=reason, reason_detail=detail, inquiries=inquiries)
+        return Inquired(
+            outcome=outcome,
+            reason=reason,
+            reason_detail=detail,
+            happened_at=order.happened_for_payer,
+            inquiries=inquiries,
+        )
     if order.sending is Sending.REJECTED:
         refused = refusal(order.error_id, order.error_detail or "")
         return Inquired(

@@ -100,7 +100,7 @@ class Paid:
     created_at: datetime
     settled_at: datetime
     returned_at: datetime | None
-    """When the money came back, if it did."""
+    """When the money came back, if it did: by the provider where it said so."""
     return_reason: str | None
 
 
@@ -132,8 +132,9 @@ _PAID: Final = (
     "m.name AS merchant_name, m.tax_id, "
     "EXISTS (SELECT FROM disbursement.balance_update d "
     "WHERE d.transfer_id = t.id AND d.type = 'DISBURSEMENT') AS paid, "
-    "(SELECT h.at FROM disbursement.bank_transfer_status h WHERE h.transfer_id = t.id AND h.status = 'REJECTED') "
-    "AS returned_at FROM disbursement.bank_transfer t "
+    "(SELECT x.effective_at FROM disbursement.balance_update o JOIN ledger.txn x ON x.id = o.txn_id "
+    "WHERE o.transfer_id = t.id AND o.type = 'DISBURSEMENT_OVERRIDE') AS returned_at "
+    "FROM disbursement.bank_transfer t "
     "JOIN disbursement.store s ON s.tenant_id = t.tenant_id AND s.id = t.store_id "
     "JOIN disbursement.merchant m ON m.tenant_id = s.tenant_id AND m.id = s.merchant_id "
     "WHERE t.tenant_id = %(tenant)s AND t.id = %(transfer)s"

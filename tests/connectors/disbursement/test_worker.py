@@ -211,6 +211,19 @@ async def test_whoever_confirms_while_the_time_ends_is_first_or_finds_it_cancell
     assert (await desk.status(done["payment_id"]) is TransferStatus.CANCELLED) != sent
 
 
+@pytest.mark.parametrize(("said", "kept"), [("2026-03-01T15:30:00Z", True), ("2099-01-01T00:00:00Z", False)])
+async def test_a_transfer_is_settled_when_stp_says_it_was_and_never_in_the_future(desk, said, kept):  # L35
+    done = await desk.collects()
+    job = RecordOutcome.model_validate(about(done, outcome="SETTLED", reason="none", happened_at=said))
+    await desk.done(job)
+    found = await desk.transfers.find(BANK, done["payment_id"])
+    [*_, heard] = await desk.transfers.history(BANK, done["payment_id"])
+    assert found is not None
+    assert found.settled_at is not None
+    assert (found.settled_at == job.happened_at) is kept
+    assert (heard.at - found.settled_at > timedelta(days=1)) is kept, "when it was heard stands in the history"
+
+
 async def test_a_settlement_that_is_heard_after_the_return_is_no_mistake(desk):  # L38
     done = await desk.collects()
     for outcome in ("RETURNED", "SETTLED", "SETTLED"):

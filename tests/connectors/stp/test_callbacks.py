@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import permutations
 
 import pytest
@@ -13,8 +13,10 @@ from sqlalchemy import text
 from connectors.stp.model import OrderState
 from connectors.stp.orders import OrderStore
 from hub.statements import open_statements
+from hub.testing import Completed, run
 
 LQ, D, CN = "LQ", "D", "CN"
+SETTLED_AT = datetime(2025, 11, 18, 16, 0, 0, 123_000, tzinfo=UTC)
 
 
 async def sent(rail, **changes):
@@ -83,6 +85,7 @@ async def test_a_status_is_stored_told_and_answered(rail, estado, causa, outcome
     assert (answer.status_code, answer.json()) == (200, {"mensaje": "recibido"})
     [message] = rail.engine.told(job.payment_id)
     assert (message.outcome, message.reason, message.correlation_key) == (outcome, reason, job.payment_id)
+    assert message.happened_at == SETTLED_AT  # L35: STP's moment, not ours
     assert await results(rail, job) == [("moved", 1)]
     rows = await rail.rows(
         "SELECT source, word, state FROM stp.observation WHERE payment_id = :p ORDER BY id", p=job.payment_id
@@ -139,7 +142,10 @@ async def test_the_same_news_in_other_words_changes_nothing(rail):  # L41
     job = await sent(rail)
     await rail.post_status(status(rail, job))
     await rail.post_status(status(rail, job, "lq", tsLiquidacion="1763481600999"))
-    assert len(rail.engine.told(job.payment_id)) == 1
+    [message] = rail.engine.told(job.payment_id)
+    asked = await run(rail.worker, rail.ask(job, 1))
+    assert isinstance(asked, Completed)
+    assert (message.happened_at, asked.variables["happened_at"]) == (SETTLED_AT, "2025-11-18T16:00:00.123000Z")
     assert [result for result, _ in await results(rail, job)] == ["moved", "unchanged"]
 
 
@@ -151,6 +157,11 @@ async def test_settled_and_returned_end_as_returned_in_whichever_order_they_come
     assert (await rail.order(job)).state is OrderState.RETURNED
     told = [message.outcome for message in rail.engine.told(job.payment_id)]
     late = [(message.return_reason, message.tenant_id) for message in rail.engine.late(job.payment_id)]
+    moments = [message.happened_at for message in rail.engine.told(job.payment_id)]
+    moments += [message.returned_at for message in rail.engine.late(job.payment_id)]
+    first, returned = order.index(order[0]), order.index(D)
+    places = [returned] if order[0] == D else [first, returned]
+    assert moments == [datetime.fromtimestamp(1763481600 + place / 1000, UTC) for place in places]
     # Either the payer's transfer hears of the return, or it settles and a process of its own begins; never both.
     assert (told, late) == (
         (["RETURNED"], []) if order[0] == D else (["SETTLED"], [("scheme-returned", job.tenant_id)])

@@ -39,7 +39,7 @@ async def test_a_decision_is_kept_and_told_to_nobody_again(rail, outcome):  # H3
     for _ in range(2):
         ending = await decide(rail, job, outcome)
         assert isinstance(ending, Completed)
-        assert tuple(ending.variables.values()) == (outcome, *OPERATORS)
+        assert tuple(ending.variables.values()) == (outcome, *OPERATORS, None)
     await rail.callbacks.sweep()
     assert (rail.engine.told(job.payment_id), rail.engine.late(job.payment_id)) == ([], [])
 

@@ -57,7 +57,7 @@ async def test_an_open_order_leaves_the_outcome_empty(rail):
     assert isinstance(ending, Completed)
     assert ending.variables == {
         "outcome": None, "reason": "no-answer", "reason_detail": "STP has the order and no final state",
-        "inquiries": 2,
+        "happened_at": None, "inquiries": 2,
     }  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_a_message_is_found_by_payment_and_repeated_under_one_id():
     )
     assert (message.correlation_key, message.message_id) == ("p", "o")
     assert message.variables() == {
-        "payment_id": "p", "outcome": "SETTLED", "reason": "none", "reason_detail": None,
+        "payment_id": "p", "outcome": "SETTLED", "reason": "none", "reason_detail": None, "happened_at": None,
     }  # fmt: skip
 
 
