@@ -11,7 +11,7 @@ import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, LiteralString
 
 from hub.money import Money
@@ -53,6 +53,7 @@ from ledger.disbursement.updates import (
     lock_store,
     one,
     publish,
+    publish_if_instant,
     read_history,
     read_update,
     transaction,
@@ -60,6 +61,10 @@ from ledger.disbursement.updates import (
 
 CANCELLED_BY_HAND: Final = "CANCELLED_BY_HAND"
 """The reason of a transfer that a person, or the end of the time to confirm it, cancelled."""
+
+FIRST_PAUSE: Final = timedelta(minutes=1)
+LONGEST_PAUSE: Final = timedelta(hours=1)
+"""How long what a failed transfer of a store paid at once freed waits for the next; it doubles each time in a row."""
 
 _ACTOR: Final = "payment-hub"
 _PAYMENT_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -147,6 +152,14 @@ _FLAG_CREDITS: Final = (
     "commission, disbursed_before, disbursed, cause, actor) "
     "SELECT tenant_id, id, amount, amount, commission, commission, NOT disbursed, disbursed, %(cause)s, %(actor)s "
     "FROM flagged"
+)
+# How many of a store's transfers in a row the provider did not pay; more than counted make no difference.
+_FAILED_IN_A_ROW: Final = (
+    "SELECT count(*) FROM (SELECT FROM disbursement.bank_transfer t "
+    "WHERE t.tenant_id = %(tenant)s AND t.store_id = %(store)s AND t.status IN ('CANCELLED', 'REJECTED') "
+    "AND t.reason IS DISTINCT FROM %(by_hand)s AND t.number > coalesce((SELECT max(a.number) "
+    "FROM disbursement.bank_transfer a WHERE a.tenant_id = %(tenant)s AND a.store_id = %(store)s "
+    "AND a.status = 'APPLIED'), 0) LIMIT 8) f"
 )
 _DISBURSEMENT: Final = (
     "SELECT "
@@ -411,8 +424,18 @@ async def _end(
         await _order_taken(connection, transfer)
     await _become(connection, ended, ended.status.lower(), _ACTOR)
     await _release(connection, transfer, _ACTOR)
+    await _ask_again(connection, store, transfer)
     if was_applied:
         await _override(connection, store, ended, at)
+
+
+async def _ask_again(connection: Connection, store: LockedStore, transfer: BankTransfer) -> None:
+    """L26, L39: what the provider did not pay a store that is paid at once asks for the next transfer, but not at once:
+    an account that refuses is not to be asked again and again."""
+    values = {"tenant": store.tenant, "store": store.id, "by_hand": CANCELLED_BY_HAND}
+    failed = max((await one(connection, _FAILED_IN_A_ROW, values))[0], 1)
+    pause = min(FIRST_PAUSE * 2 ** (failed - 1), LONGEST_PAUSE)
+    await publish_if_instant(connection, store, f"transfer:{transfer.id}:again", pause)
 
 
 async def _order_taken(connection: Connection, transfer: BankTransfer) -> None:

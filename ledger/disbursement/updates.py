@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, LiteralString
 
 from psycopg import AsyncConnection
@@ -63,7 +63,8 @@ _APPEND: Final = (
     "%(debits)s::text[], %(credits)s::text[], %(amounts)s::bigint[], %(reference)s, %(effective_at)s::timestamptz) a"
 )
 _PUBLISH: Final = (
-    "INSERT INTO disbursement.outbox (message, correlation, payload) VALUES (%(message)s, %(correlation)s, %(payload)s)"
+    "INSERT INTO disbursement.outbox (message, correlation, payload, publish_after) "
+    "VALUES (%(message)s, %(correlation)s, %(payload)s, clock_timestamp() + %(after)s)"
 )
 
 _OPERATION: Final = re.compile(r"[!-~]{1,150}")
@@ -183,16 +184,23 @@ def compensation_of(update: BalanceUpdate) -> UpdateType:
     return _COMPENSATION[update.type]
 
 
-async def publish(connection: Connection, message: str, correlation: str, payload: Mapping[str, Any]) -> None:
-    """Leave a message for the engine, which is published once this transaction is committed."""
-    await connection.execute(
-        _PUBLISH, {"message": message, "correlation": correlation, "payload": Jsonb(dict(payload))}
-    )
+async def publish(
+    connection: Connection,
+    message: str,
+    correlation: str,
+    payload: Mapping[str, Any],
+    after: timedelta = timedelta(),
+) -> None:
+    """Leave a message for the engine, which is published `after` this transaction is committed."""
+    values = {"message": message, "correlation": correlation, "payload": Jsonb(dict(payload)), "after": after}
+    await connection.execute(_PUBLISH, values)
 
 
-async def publish_if_instant(connection: Connection, store: LockedStore, operation: str) -> None:
-    """A new pending update of a store that is paid at once asks for its transfer (L26), unless it was switched off
-    (L30). Asked by the operation that made the update, so that a repeat asks for the same payment."""
+async def publish_if_instant(
+    connection: Connection, store: LockedStore, operation: str, after: timedelta = timedelta()
+) -> None:
+    """A pending update of a store that is paid at once asks for its transfer (L26), unless it was switched off
+    (L30). Asked by the operation that made or freed the update, so that a repeat asks for the same payment."""
     if store.frequency is Frequency.INSTANT and store.automation:
         payment_id = instant_payment_id(store.tenant, operation)
         payload = {
@@ -202,11 +210,11 @@ async def publish_if_instant(connection: Connection, store: LockedStore, operati
             "trigger": "INSTANT",
             "run_id": None,
         }
-        await publish(connection, STORE_DUE, payment_id, payload)
+        await publish(connection, STORE_DUE, payment_id, payload, after)
 
 
 def instant_payment_id(tenant: str, operation: str) -> str:
-    """The payment that an update of a store paid at once asks for."""
+    """The payment that an operation on a store paid at once asks for."""
     return str(uuid.uuid5(_INSTANT, f"{tenant}/{operation}"))
 
 

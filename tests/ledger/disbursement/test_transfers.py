@@ -295,12 +295,14 @@ async def test_a_confirmed_transfer_and_one_that_waits_for_nobody_are_not_cancel
 
 async def test_settled_applies_all_and_keeps_the_time(shop):  # L35
     transfer = await shop.sent()
+    await shop.delivered("c3", "5")  # and what came after the transfer was made waits for the next
     await shop.transfers.record_outcome(shop.name, transfer.id, Outcome.SETTLED, at=PAID_AT)
     found = await shop.transfers.find(shop.name, transfer.id)
     assert (found.status, found.settled_at) == (APPLIED, PAID_AT)
-    assert await shop.statuses() == ["CONTRIBUTION APPLIED", "CONTRIBUTION APPLIED", "DISBURSEMENT APPLIED"]
-    assert (await shop.disbursed("c1"), await shop.disbursed("c2")) == (True, True)
-    assert await shop.balance() == "0.00"
+    applied, pending = "CONTRIBUTION APPLIED", "CONTRIBUTION PENDING"
+    assert await shop.statuses() == [applied, applied, pending, "DISBURSEMENT APPLIED"]
+    assert [await shop.disbursed(credit) for credit in ("c1", "c2", "c3")] == [True, True, False]
+    assert await shop.balance() == "5.00"
     [(reference, effective_at)] = await shop.statements.rows(
         "SELECT t.ext_ref, t.effective_at FROM ledger.txn t JOIN disbursement.balance_update u ON u.txn_id = t.id "
         "WHERE u.transfer_id = %(id)s",
@@ -330,7 +332,7 @@ async def test_returned_in_transit_rejects_with_its_cause_and_leaves_the_balance
     assert await shop.balance() == "140.00"
 
 
-async def test_returned_after_it_was_applied_overrides_the_disbursement_and_clears_the_flags(shop):  # L38, L40
+async def test_returned_after_it_was_applied_overrides_the_disbursement_and_clears_the_flags(shop):  # L22, L38, L40
     transfer = await shop.sent()
     await shop.transfers.record_outcome(shop.name, transfer.id, Outcome.SETTLED, at=PAID_AT)
     months_later = PAID_AT + timedelta(days=90)
@@ -347,6 +349,12 @@ async def test_returned_after_it_was_applied_overrides_the_disbursement_and_clea
     assert (await shop.disbursed("c1"), await shop.disbursed("c2")) == (False, False)
     found = await shop.transfers.find(shop.name, transfer.id)
     assert (found.status, found.settled_at, found.reason) == (REJECTED, PAID_AT, "2")
+    booked = await shop.statements.rows(
+        "SELECT t.effective_at FROM ledger.txn t JOIN disbursement.balance_update u ON u.txn_id = t.id "
+        "WHERE u.transfer_id = %(id)s ORDER BY u.id",
+        {"id": transfer.id},
+    )
+    assert booked == [(PAID_AT,), (months_later,)]
     changes = await shop.statements.rows(
         "SELECT disbursed_before, disbursed FROM disbursement.credit_change WHERE tenant_id = %(t)s "
         "AND credit_id = 'c1' ORDER BY id",
@@ -452,16 +460,18 @@ async def test_an_event_whose_handling_was_cut_off_is_found(shop):  # L34
 # --- What is asked for by a new update
 
 
-async def test_a_store_paid_at_once_asks_for_its_transfer_with_each_new_pending_update(lender):  # L26
+async def test_a_store_paid_at_once_asks_for_its_transfer_with_each_new_pending_update(lender):  # L17, L26
     await lender.store("s1", frequency="INSTANT")
     await lender.store("s2")
     await lender.delivered("c1", "100")
     await lender.contribute("c1")  # a repeat asks for nothing new
     await lender.delivered("c2", "100", store="s2")
     await lender.adjust("-1", "fix")
+    for _ in range(2):
+        await lender.balances.change_amount(lender.name, "c1", mxn(90_00), mxn(0), operation="edit", actor="operator")
     await lender.cancel("c1")
     asked = await lender.outbox()
-    assert [message for message, _, _ in asked] == [STORE_DUE] * 3
+    assert [message for message, _, _ in asked] == [STORE_DUE] * 4
     payment_id = instant_payment_id(lender.name, "c1:delivered")
     assert asked[0] == (
         STORE_DUE,
@@ -474,7 +484,38 @@ async def test_a_store_paid_at_once_asks_for_its_transfer_with_each_new_pending_
             "run_id": None,
         },
     )
-    assert len({payment_id for _, payment_id, _ in asked}) == 3
+    assert len({payment_id for _, payment_id, _ in asked}) == 4
+
+
+async def test_what_a_failed_transfer_of_a_store_paid_at_once_freed_asks_for_the_next(lender):  # L26, L39
+    await lender.store("s1", frequency="INSTANT")
+    await lender.delivered("c1", "100")
+    failures = [Outcome.REJECTED, Outcome.CANCELLED, Outcome.RETURNED] + [Outcome.REJECTED] * 7
+    for outcome in failures:
+        transfer = await lender.collected(Trigger.INSTANT)
+        for _ in range(2):  # L41: a repeat asks for nothing new
+            await lender.told(transfer, outcome)
+    await lender.transfers.record_outcome(lender.name, (await lender.collected(Trigger.INSTANT)).id, Outcome.SETTLED)
+    paid = (await lender.transfers.search(lender.name, limit=1))[0]
+    await lender.told(paid, Outcome.RETURNED)  # L38
+    [_, *asked] = await lender.outbox()
+    assert [message for message, _, _ in asked] == [STORE_DUE] * 11
+    assert len({payment_id for _, payment_id, _ in asked}) == 11
+    waits = await lender.statements.rows(
+        "SELECT round(extract(epoch FROM publish_after - created_at) / 60)::int FROM disbursement.outbox "
+        "WHERE payload ->> 'tenant_id' = %(tenant)s ORDER BY id",
+        {"tenant": lender.name},
+    )
+    # An account that refuses is not asked again and again.
+    assert [minutes for (minutes,) in waits] == [0, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]
+
+
+async def test_what_a_person_cancelled_is_not_asked_for_again(lender):  # L23
+    await lender.store("s1", frequency="INSTANT", manual=True)
+    await lender.delivered("c1", "100")
+    transfer = await lender.collected(Trigger.INSTANT)
+    await lender.transfers.cancel(lender.name, transfer.id, "treasury", "the account is being changed")
+    assert [message for message, _, _ in await lender.outbox()] == [STORE_DUE, TRANSFER_DECIDED]
 
 
 async def test_a_store_of_a_partner_who_is_switched_off_asks_for_nothing_and_accrues(lender):  # L30
