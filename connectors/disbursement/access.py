@@ -161,12 +161,12 @@ async def _deeds(request: Request) -> Deeds:
 
 Doing = Annotated[Deeds, Depends(_deeds)]
 
-_UNPROCESSABLE: Final = frozenset(
+UNPROCESSABLE: Final = frozenset(
     {"key-reused", "option-not-applicable", "amount-not-allowed", "reason-missing", "schedule-not-allowed"}
 )
-_REMEDIES: Final = {
+REMEDIES: Final = {
     "already-contributed": "The delivery of this credit was told before, under another key; nothing is to be done.",
-    "already-overwritten": "This was undone before; nothing is to be done.",
+    "already-overwritten": "The credit was cancelled before; there is nothing left to undo or to change.",
     "amount-not-allowed": "The amount or commission is not possible.",
     "duplicate-operation": "This was asked for before with other content; use another key.",
     "no-commission": "The credit has no commission and is not approved for disbursement; it cannot be contributed.",
@@ -189,8 +189,8 @@ async def on_refusal(_: Request, error: Exception) -> Response:
     if error.code.endswith("-unknown") and error.code != "book-unknown":
         what = error.code.removesuffix("-unknown")
         return Problem(404, error.code, f"There is no such {what}.").response()
-    status = 422 if error.code in _UNPROCESSABLE else 409
-    remedy = _REMEDIES.get(error.code) or f"{error.detail[:1].upper()}{error.detail[1:]}."
+    status = 422 if error.code in UNPROCESSABLE else 409
+    remedy = REMEDIES.get(error.code) or f"{error.detail[:1].upper()}{error.detail[1:]}."
     return Problem(status, error.code, remedy).response()
 
 

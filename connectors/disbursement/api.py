@@ -14,6 +14,7 @@ from fastapi.responses import JSONResponse
 
 from connectors.disbursement import balances_api, credits_api, merchants_api, reports_api
 from connectors.disbursement.access import PARTNER, STAFF, Deeds, on_refusal
+from connectors.disbursement.description import describe
 from hub.api import Caller, Verifier, build_app, require
 from hub.connector import Probe
 from hub.statements import Statements
@@ -30,7 +31,8 @@ router = APIRouter(tags=["description"])
 @router.get("/openapi.json", response_class=JSONResponse)
 async def description(_: Annotated[Caller, Depends(require(PARTNER, *STAFF))], request: Request) -> JSONResponse:
     """What can be asked, as OpenAPI."""
-    return JSONResponse(request.app.openapi())
+    document = request.app.openapi_schema = request.app.openapi_schema or describe(request.app)
+    return JSONResponse(document)
 
 
 def disbursement_app(

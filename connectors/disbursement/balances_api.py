@@ -204,6 +204,7 @@ async def verdict(request: Request, who: Looking, does: Doing, store_id: ObjectI
 async def verdicts(
     request: Request,
     who: Watching,
+    does: Doing,
     *,
     frequency: Frequency | None = None,
     merchant: Named = None,
@@ -211,6 +212,8 @@ async def verdicts(
     limit: PageSize = 100,
 ) -> VerdictsPage:
     """What a trigger would do with each store now, in the order of their ids."""
+    if merchant is not None:
+        await does.merchant(who, merchant)
     after = name_position(request, cursor_)
     found = await _eligibility(request).explain(
         who.tenant, frequency=frequency, merchant=merchant, after=after or None, limit=limit
@@ -236,10 +239,17 @@ async def set_schedule(request: Request, who: Deciding, frequency: Frequency, bo
 
 
 @router.get("/runs", dependencies=STRICT)
-async def runs(request: Request, who: Watching, cursor_: Cursor = None, limit: PageSize = 100) -> RunsPage:
+async def runs(
+    request: Request,
+    who: Watching,
+    *,
+    frequency: Frequency | None = None,
+    cursor_: Cursor = None,
+    limit: PageSize = 100,
+) -> RunsPage:
     """Runs, newest first."""
     (before,) = position(request, cursor_) or (None,)
-    found = await _runs(request).search(who.tenant, before=before, limit=limit)
+    found = await _runs(request).search(who.tenant, frequency=frequency, before=before, limit=limit)
     return RunsPage(
         runs=[RunView.of(one) for one in found],
         next_cursor=cursor(request, [found[-1].number]) if len(found) == limit else None,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Self
 
-from pydantic import AwareDatetime, BaseModel, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Field
 
 from connectors.disbursement.balances_wire import Booked
 from connectors.disbursement.wire import (
@@ -26,6 +26,15 @@ from ledger.disbursement.pricing import Trace
 _CLOCKS_DIFFER: Final = timedelta(minutes=5)
 
 
+def _past(moment: datetime) -> datetime:
+    if moment > datetime.now(UTC) + _CLOCKS_DIFFER:
+        raise ValueError("it must not lie in the future")
+    return moment
+
+
+PastInstant = Annotated[AwareDatetime, AfterValidator(_past)]
+
+
 class CreditBody(BaseModel):
     """A credit at its signature: its option by `optionId`, or by how many `payments` it has."""
 
@@ -38,13 +47,7 @@ class CreditBody(BaseModel):
     amount: PositiveAmount
     option_id: Id | None = None
     payments: Annotated[int, Field(ge=1, le=360, strict=True)] | None = None
-    signed_at: AwareDatetime | None = None
-
-    @model_validator(mode="after")
-    def _past(self) -> Self:
-        if self.signed_at is not None and self.signed_at > datetime.now(UTC) + _CLOCKS_DIFFER:
-            raise ValueError("signedAt must not lie in the future")
-        return self
+    signed_at: PastInstant | None = None
 
     def credit(self) -> NewCredit:
         return NewCredit(self.id, self.store_id, self.amount, self.option_id, self.payments, self.signed_at)
@@ -64,13 +67,7 @@ class Delivery(BaseModel):
     model_config = example(creditId="C-1001", deliveredAt="2026-03-06T10:30:00-06:00")
 
     credit_id: Id
-    delivered_at: AwareDatetime
-
-    @model_validator(mode="after")
-    def _past(self) -> Self:
-        if self.delivered_at > datetime.now(UTC) + _CLOCKS_DIFFER:
-            raise ValueError("deliveredAt must not lie in the future")
-        return self
+    delivered_at: PastInstant
 
 
 class CreditView(BaseModel):

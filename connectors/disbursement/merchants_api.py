@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fastapi import APIRouter, Request, Response
 
-from connectors.disbursement.access import Deciding, Doing, Editing, Looking, ObjectId, Watching, replayed
+from connectors.disbursement.access import (
+    Asker,
+    Deciding,
+    Deeds,
+    Doing,
+    Editing,
+    Looking,
+    ObjectId,
+    Watching,
+    replayed,
+)
 from connectors.disbursement.merchants_wire import (
     Automation,
     BankAccountView,
@@ -25,6 +37,8 @@ from connectors.disbursement.options_wire import CommissionSchedule
 from connectors.disbursement.pages import STRICT, Cursor, PageSize
 from hub.api import not_valid
 from ledger.disbursement.edits import Object
+from ledger.disbursement.merchants import Store
+from ledger.disbursement.model import Frequency
 from ledger.disbursement.pricing import Commissions
 from ledger.paging import cursor, name_cursor, name_position, position
 
@@ -86,7 +100,7 @@ async def set_merchant_standard(
 
 
 @router.get("/merchants/{merchant_id}/stores", dependencies=STRICT)
-async def stores(
+async def stores_of_merchant(
     request: Request,
     who: Looking,
     does: Doing,
@@ -99,6 +113,26 @@ async def stores(
     await does.merchant(who, merchant_id)
     after = name_position(request, cursor_)
     found = await does.merchants.stores(who.tenant, merchant_id, after=after, limit=limit)
+    return await _stores_page(request, who, does, found, limit)
+
+
+@router.get("/stores", dependencies=STRICT)
+async def stores(
+    request: Request,
+    who: Looking,
+    does: Doing,
+    *,
+    frequency: Frequency | None = None,
+    cursor_: Cursor = None,
+    limit: PageSize = 100,
+) -> StoresPage:
+    """Stores in the order of their ids; a partner's own ones."""
+    after = name_position(request, cursor_)
+    found = await does.merchants.stores(who.tenant, frequency=frequency, partner=who.partner, after=after, limit=limit)
+    return await _stores_page(request, who, does, found, limit)
+
+
+async def _stores_page(request: Request, who: Asker, does: Deeds, found: Sequence[Store], limit: int) -> StoresPage:
     return StoresPage(
         stores=[StoreView.of(one, await does.merchants.account(who.tenant, one.id)) for one in found],
         next_cursor=name_cursor(request, found[-1].id) if len(found) == limit else None,

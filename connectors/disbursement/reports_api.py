@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, SecretStr
 from connectors.disbursement.access import TREASURY, Asker, ObjectId, TransferId, asking
 from connectors.disbursement.notices import HowTold, NoticeStore, ReportAddress
 from connectors.disbursement.pages import STRICT
-from connectors.disbursement.wire import NOON, example
+from connectors.disbursement.wire import NOON, TRANSFER, example
 from hub.addresses import LONGEST
 from hub.api import Problem, not_valid
 from ledger.disbursement.refusals import MerchantUnknown
@@ -39,6 +39,11 @@ _FORMS: Final[Mapping[str, Callable[[Report], str]]] = {
     "json": lambda report: report.body,
     "csv": lambda report: as_csv(report.content),
     "html": lambda report: as_html(report.content),
+}
+_EXAMPLES: Final = {
+    "json": {"type": "disbursement.settlement", "transferId": TRANSFER, "currency": "MXN", "amount": "1184.38"},
+    "csv": "transfer_id,store_id,sequence,section,type,credit_id,currency,amount,commission,net,...",
+    "html": "<!DOCTYPE html>...",
 }
 _NOTHING_FROM_ELSEWHERE: Final = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
 
@@ -108,28 +113,40 @@ class Deliveries(BaseModel):
     deliveries: Sequence[DeliveryView]
 
 
+def _forms(*forms: str) -> dict[int | str, dict[str, Any]]:
+    """What a report looks like in these forms, all of them unless told otherwise."""
+    content = {_TYPES[form].partition(";")[0]: {"example": _EXAMPLES[form]} for form in forms or _TYPES}
+    return {200: {"description": "The report.", "content": content}}
+
+
 router = APIRouter(tags=["reports"])
 
 
-@router.get("/transfers/{transfer_id}/report", response_class=Response, dependencies=STRICT)
+@router.get("/transfers/{transfer_id}/report", response_class=Response, dependencies=STRICT, responses=_forms())
 async def report(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
     """What the merchant was told about a transfer, in the form that `Accept` prefers."""
     return await _report(request, who, transfer_id, kind, _preferred(request.headers.get("accept", "")))
 
 
-@router.get("/transfers/{transfer_id}/report.json", response_class=Response, dependencies=STRICT)
+@router.get(
+    "/transfers/{transfer_id}/report.json", response_class=Response, dependencies=STRICT, responses=_forms("json")
+)
 async def report_as_json(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
     """The JSON exactly as it was sent."""
     return await _report(request, who, transfer_id, kind, "json")
 
 
-@router.get("/transfers/{transfer_id}/report.csv", response_class=Response, dependencies=STRICT)
+@router.get(
+    "/transfers/{transfer_id}/report.csv", response_class=Response, dependencies=STRICT, responses=_forms("csv")
+)
 async def report_as_csv(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
     """A line per balance update, and the total last."""
     return await _report(request, who, transfer_id, kind, "csv")
 
 
-@router.get("/transfers/{transfer_id}/report.html", response_class=Response, dependencies=STRICT)
+@router.get(
+    "/transfers/{transfer_id}/report.html", response_class=Response, dependencies=STRICT, responses=_forms("html")
+)
 async def report_as_html(request: Request, who: Reading, transfer_id: TransferId, kind: Kind = None) -> Response:
     """A page to print."""
     return await _report(request, who, transfer_id, kind, "html")

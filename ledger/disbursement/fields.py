@@ -81,7 +81,10 @@ def positive_amount(text: str) -> int:
 
 def signed_amount(text: str) -> int:
     """A decimal amount of MXN other than zero, with a minus sign when it takes away, in minor units."""
-    return -positive_amount(text[1:]) if text.startswith("-") else positive_amount(text)
+    try:
+        return -positive_amount(text[1:]) if text.startswith("-") else positive_amount(text)
+    except ValueError:
+        raise ValueError("an amount like 80.00 or -80.00: other than zero, with at most two decimals") from None
 
 
 def rate(text: str) -> int:

@@ -105,8 +105,11 @@ _MERCHANTS: Final = (
 )
 _ONE_STORE: Final = f"SELECT {_STORE} FROM disbursement.store WHERE tenant_id = %(tenant)s AND id = %(id)s"  # noqa: S608
 _STORES: Final = (
-    f"SELECT {_STORE} FROM disbursement.store WHERE tenant_id = %(tenant)s AND merchant_id = %(merchant)s "  # noqa: S608
-    "AND id > %(after)s ORDER BY id LIMIT %(limit)s"
+    f"SELECT {_STORE} FROM disbursement.store s WHERE tenant_id = %(tenant)s "  # noqa: S608
+    "AND (%(merchant)s::text IS NULL OR merchant_id = %(merchant)s::text) "
+    "AND (%(frequency)s::text IS NULL OR frequency = %(frequency)s::text) "
+    "AND (%(partner)s::text IS NULL OR EXISTS (SELECT FROM disbursement.merchant m WHERE m.tenant_id = s.tenant_id "
+    "AND m.id = s.merchant_id AND m.partner = %(partner)s::text)) AND id > %(after)s ORDER BY id LIMIT %(limit)s"
 )
 _PRESENT_ACCOUNT: Final = (
     f"SELECT {_ACCOUNT} FROM disbursement.bank_account WHERE tenant_id = %(tenant)s AND store_id = %(store)s "  # noqa: S608
@@ -283,9 +286,19 @@ class Merchants:
         )
         return [Merchant(*row) for row in rows]
 
-    async def stores(self, tenant: str, merchant: str, *, after: str = "", limit: int = 100) -> list[Store]:
-        """A merchant's stores in the order of their ids."""
-        values = {"tenant": tenant, "merchant": merchant, "after": after, "limit": limit}
+    async def stores(
+        self,
+        tenant: str,
+        merchant: str | None = None,
+        *,
+        frequency: Frequency | None = None,
+        partner: str | None = None,
+        after: str = "",
+        limit: int = 100,
+    ) -> list[Store]:
+        """Stores in the order of their ids: of a merchant, of a partner, of a frequency, or all."""
+        asked = {"merchant": merchant, "frequency": frequency, "partner": partner}
+        values = {"tenant": tenant, **asked, "after": after, "limit": limit}
         return [_store(row) for row in await self._statements.rows(_STORES, values)]
 
     async def edits(

@@ -286,9 +286,12 @@ class Runs:
         rows = await self._statements.rows(_FIND, {"run": run})
         return _run(rows[0]) if rows and rows[0][2] == tenant else None
 
-    async def search(self, tenant: str, *, before: int | None = None, limit: int = 100) -> Sequence[Run]:
-        """A page of the tenant's runs, newest first: those with a number below `before`."""
-        rows = await self._statements.rows(_SEARCH, {"tenant": tenant, "before": before, "limit": limit})
+    async def search(
+        self, tenant: str, *, frequency: Frequency | None = None, before: int | None = None, limit: int = 100
+    ) -> Sequence[Run]:
+        """A page of the tenant's runs, newest first: those with a number below `before`, of `frequency` or any."""
+        given = {"tenant": tenant, "frequency": frequency, "before": before, "limit": limit}
+        rows = await self._statements.rows(_SEARCH, given)
         return [_run(row) for row in rows]
 
     async def tally(self, tenant: str, run: str) -> Tally:
@@ -399,6 +402,7 @@ _CLOSE: Final = f"""
 _SEARCH: Final = f"""
     SELECT {_COLUMNS} FROM disbursement.run
      WHERE tenant_id = %(tenant)s AND (%(before)s::bigint IS NULL OR number < %(before)s::bigint)
+       AND (%(frequency)s::text IS NULL OR frequency = %(frequency)s::text)
      ORDER BY number DESC LIMIT %(limit)s
     """
 _TALLY: Final = """

@@ -25,6 +25,7 @@ from connectors.disbursement import (
     wire,
 )
 from connectors.disbursement.api import disbursement_app
+from connectors.disbursement.transfers_wire import TransfersPage
 from hub.migrations import migrate
 from hub.settings import TokenSettings
 from hub.statements import Statements, open_statements
@@ -202,6 +203,9 @@ async def test_every_notification_is_logged_before_it_is_handled(lender):  # L34
     await lender.deliver("c1", "k1")
     await lender.deliver("c1", "k2", status=409)
     await lender.deliver("c9", "k3", status=404)
+    reason = {"reason": "goods came back"}
+    for _ in range(2):
+        await lender.ask("POST", "/credits/c1/cancellation", reason, status=201, subject="ana", key="k4")
     rows = await lender.statements.rows(
         "SELECT e.event_id, e.payload ->> 'by', o.outcome FROM disbursement.event_log e "
         "JOIN disbursement.event_outcome o ON o.event_id = e.id WHERE e.tenant_id = %(tenant)s ORDER BY e.id",
@@ -212,6 +216,8 @@ async def test_every_notification_is_logged_before_it_is_handled(lender):  # L34
         ("c1", PARTNER, "repeated"),
         ("c1", PARTNER, "refused"),
         ("c9", PARTNER, "refused"),
+        ("c1", "ana", "handled"),
+        ("c1", "ana", "repeated"),
     ]
 
 
@@ -229,7 +235,7 @@ async def test_a_credit_of_somebody_else_looks_like_one_that_never_was(lender):
         ({"creditId": "c1"}, {"pointer": "/deliveredAt", "code": "missing"}),
         ({"creditId": "c1", "deliveredAt": "yesterday"}, {"pointer": "/deliveredAt"}),
         ({"creditId": "c1", "deliveredAt": "2026-03-11T12:00:00"}, {"pointer": "/deliveredAt"}),
-        ({"creditId": "c1", "deliveredAt": "2199-03-11T12:00:00Z"}, {"pointer": ""}),
+        ({"creditId": "c1", "deliveredAt": "2199-03-11T12:00:00Z"}, {"pointer": "/deliveredAt"}),
         ({"creditId": "../c1", "deliveredAt": DELIVERED}, {"pointer": "/creditId", "code": "not-valid"}),
         ({"creditId": "c1", "deliveredAt": DELIVERED, "amount": "1"}, {"pointer": "/amount", "code": "unknown-field"}),
     ],
@@ -328,6 +334,10 @@ async def test_a_partner_reads_its_own_and_finds_nothing_of_another_partner_or_t
     mine = await lender.ask("GET", "/merchants", role="partner", subject=PARTNER)
     assert [one["id"] for one in mine["merchants"]] == ["muebles"]
     assert (await lender.ask("GET", "/merchants", role="partner", subject=STRANGER))["merchants"] == []
+    for subject, stores in ((PARTNER, ["centro"]), (STRANGER, [])):
+        found = await lender.ask("GET", "/stores?frequency=DAILY", role="partner", subject=subject)
+        assert [one["id"] for one in found["stores"]] == stores
+    assert (await lender.ask("GET", "/stores?frequency=WEEKLY", role="viewer"))["stores"] == []
     nameless = await lender.ask("GET", "/transfers", role="partner", subject=PARTNER, status=422)
     assert nameless["errors"][0]["parameter"] == "merchant"
 
@@ -571,6 +581,24 @@ async def test_every_operation_is_described_with_examples(bare):
             if body:
                 name = body["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
                 assert "example" in schemas[name] or "examples" in schemas[name], (verb, path, name)
+            for status, answer in operation["responses"].items():
+                for kind, content in answer.get("content", {}).items():
+                    named = content.get("schema", {}).get("$ref", "").rsplit("/", 1)[-1]
+                    shown = content.keys() & {"example", "examples"} or schemas.get(named, {}).keys() & {"example"}
+                    assert shown or path == "/openapi.json", (verb, path, status)
+                    assert (kind == "application/problem+json") is (status >= "400"), (verb, path, status)
+            answers = operation["responses"].values()
+            contents = [content for answer in answers for content in answer.get("content", {}).values()]
+            codes = {code for content in contents for code in content.get("examples", {})}
+            assert {"token-missing", "role-missing"} <= codes, (verb, path)
+    delivery = description["paths"]["/deliveries"]["post"]["responses"]
+    assert {"201", "400", "401", "403", "404", "409", "413", "422", "503"} == set(delivery)
+    assert {"already-contributed", "no-commission"} <= set(
+        delivery["409"]["content"]["application/problem+json"]["examples"]
+    )
+    assert "key-reused" in delivery["422"]["content"]["application/problem+json"]["examples"]
+    page = description["paths"]["/transfers"]["get"]["responses"]["200"]["content"]["application/json"]["example"]
+    assert TransfersPage.model_validate(page).transfers[0].amount == "1184.38"
     modules = (balances_wire, credits_wire, merchants_wire, options_wire, reports_api, runs_wire, transfers_wire, wire)
     named = [each for module in modules for each in vars(module).values()]
     for model in {each for each in named if isinstance(each, type) and issubclass(each, BaseModel)}:
