@@ -11,10 +11,10 @@ A session needs a second or two to begin, which is none of the streaming: hence 
 
 Processor time is what a machine that others use as well can still tell. Of the exporter's, per record of the operations
 view and measured part by part, about a third goes to the Kafka client, which takes messages apart in Python (neither
-larger fetches nor doing without its metrics changes that), a quarter to reading JSON and sifting, a third to folding and
-encoding, the rest to the Elasticsearch client and its thread. The audit view folds less and writes seven times the
-documents. The parts run in one interpreter: while Elasticsearch writes a batch the next is folded, but what the exporter
-needs itself adds up, so that a raw bulk that takes less than that cannot be reached.
+larger fetches nor doing without its metrics changes that), a quarter to reading JSON and sifting, a third to folding
+and encoding, the rest to the Elasticsearch client and its thread. The audit view folds less and writes seven times the
+documents. The parts run in one interpreter: while Elasticsearch writes a batch the next is folded, but what the
+exporter needs itself adds up, so that a raw bulk that takes less than that cannot be reached.
 
 Records are those of settled payments that the real engine once exported, multiplied. The stack of the folder is used,
 else one is started for this run. Target: stream >= 0.85 of the raw bulk, and >= 20 000 records/s.
