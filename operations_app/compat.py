@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Depends, Path, Query, Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from hub.api import Caller, Problem, faults, not_valid
 from hub.transfer import STATE_OF, Outcome
@@ -85,6 +85,17 @@ class PheeSearch(BaseModel):
     direction: Literal["INCOMING", "OUTGOING"] | None = None
     sortedBy: Literal["startedAt", "completedAt", "amount"] = "startedAt"  # noqa: N815
     sortedOrder: Literal["ASC", "DESC"] = "DESC"  # noqa: N815
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_their_application_asks(cls, asked: Any) -> Any:
+        """A field that was left empty is sent empty, and an order is written as their tables write it."""
+        if not isinstance(asked, Mapping):
+            return asked
+        given = {name: value for name, value in asked.items() if value != ""}
+        if isinstance(order := given.get("sortedOrder"), str):
+            given["sortedOrder"] = order.upper()
+        return given
 
     def narrowed(self) -> TransferFilter:
         """The same in our words, as far as we have them."""

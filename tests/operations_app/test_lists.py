@@ -293,6 +293,7 @@ async def test_payment_hub_ee_s_filters_and_words(operations, told):
     assert await found(payeePartyId="012180001183597198", partyIdType="CLABE", payeeDfspId="012") != []
     assert await found(amount="12.00", currency="MXN") == sorted(told.where(amount=1200))
     assert await found(startFrom="2026-11-21 07:45:00", startTo="2026-11-21 07:45:00") == []
+    assert await found(payerPartyId="", status="", sortedBy="", sortedOrder="asc") == sorted(told.where())
     (returned,) = told.where(outcome="RETURNED")
     (one,) = (await phee(operations, "/transfers", transactionId=returned)).json()["content"]
     assert (one["status"], one["amount"], one["errorInformation"]) == ("FAILED", "12.00", "account-unknown")
