@@ -207,7 +207,8 @@ class Carrying:
             await self._end(action, State.CONFIRMED, None, None)
             return Looked(confirmed=True, look_again_after="PT0S")
         if False in seen:
-            await self._end(action, State.FAILED, "ended-otherwise", self._otherwise(action, seen))
+            code, why = self._otherwise(action, seen)
+            await self._end(action, State.FAILED, code, why)
             return Looked(confirmed=False, look_again_after="PT0S")
         if action.too_late and await self._late(action):
             return Looked(confirmed=None, look_again_after=_VIEWS_LATE)
@@ -219,9 +220,13 @@ class Carrying:
         return Looked(confirmed=None, look_again_after=_pause(action))
 
     @staticmethod
-    def _otherwise(action: Action, seen: Sequence[bool | None]) -> str:
-        against = [one for one, there in zip(action.plan.expects, seen, strict=True) if there is False]
-        return "the payment came to another end: " + ", ".join(one.see for one in against)
+    def _otherwise(action: Action, seen: Sequence[bool | None]) -> tuple[str, str]:
+        against = {one.see for one, there in zip(action.plan.expects, seen, strict=True) if there is False}
+        if "money-back" in against:
+            return "not-returned", "the receiving bank answered that it does not give the money back"
+        if "settled" in against:
+            return "ended-otherwise", f"payment {action.linked_payment_id}, which was to give it back, did not settle"
+        return "ended-otherwise", "the payment came to another end than was stated"
 
     async def _seen(self, action: Action) -> list[bool | None]:
         """Of each expectation: seen, contradicted, or nothing yet."""

@@ -20,7 +20,7 @@ from hub.money import BadMoney, Money
 from hub.transfer import Outcome, PaymentId, Rail, Reason
 from operations_app.actions import overrides
 from operations_app.actions.model import STATED, Follows, Kind
-from operations_app.actions.situation import CERTAINLY_NOT_SENT, Situation, Stuck, StuckBy
+from operations_app.actions.situation import Situation, Stuck, StuckBy
 from operations_app.actions.ways import PLACES, Guard, Out, Place, Told, Way
 
 _LINKED: Final = uuid.UUID("c0a2f6c8-4a0f-5a35-9d8e-0a6a5b0f7d11")
@@ -48,7 +48,7 @@ class Asked(BaseModel):
     """What a force-complete states."""
     element_id: Annotated[str, Field(max_length=200)] | None = None
     """Where, when the payment is stuck in more than one place."""
-    incident_keys: Annotated[tuple[Key, ...], Field(min_length=1, max_length=20)] | None = None
+    incident_keys: Annotated[tuple[Key, ...], Field(max_length=20)] | None = None
     """Which incidents are retried; all that are open when absent."""
     variables: dict[str, Any] | None = None
     retry: bool = False
@@ -385,9 +385,9 @@ def _holds(guard: Guard, situation: Situation, outcome: Outcome) -> bool:
     return {
         Guard.KEPT: situation.kept,
         Guard.TOLD: situation.outcome is outcome,
-        Guard.NOT_SENT: situation.order in CERTAINLY_NOT_SENT,
+        Guard.NOT_SENT: not situation.may_have_left,
         Guard.NEVER_SENT: situation.order is None,
-        Guard.PERHAPS_SENT: situation.order not in CERTAINLY_NOT_SENT,
+        Guard.PERHAPS_SENT: situation.may_have_left,
     }[guard]
 
 

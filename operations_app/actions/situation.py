@@ -100,10 +100,10 @@ class Situation:
     @property
     def may_have_left(self) -> bool:
         """Whether an order may be at STP."""
-        return self.order not in CERTAINLY_NOT_SENT
+        return self.order not in _CERTAINLY_NOT_SENT
 
 
-CERTAINLY_NOT_SENT: Final = frozenset({None, Sending.NOT_SENT, Sending.REJECTED})
+_CERTAINLY_NOT_SENT: Final = frozenset({None, Sending.NOT_SENT, Sending.REJECTED})
 
 WAITS: Final = frozenset({"EVENT_BASED_GATEWAY"})
 """Elements at which a payment waits for somebody."""

@@ -109,8 +109,8 @@ class SingleActions(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Bulk:
-    """A bulk operation as its row has it, with the counts of its items."""
+class BulkRequest:
+    """What is asked for by a bulk operation."""
 
     id: str
     tenant_id: TenantId
@@ -123,6 +123,12 @@ class Bulk:
     per_second: int
     at_once: int
     approvals_needed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk(BulkRequest):
+    """A bulk operation as its row has it, with the counts of its items."""
+
     state: BulkState
     items: int
     totals: Mapping[str, int]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
 from uuid import UUID
@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from hub.failpoint import failpoint
 from hub.statements import Statements
 from hub.transfer import PaymentId, TenantId
-from operations_app.bulk.model import Bulk, BulkState, Chosen, Item, ItemRow, ItemState
+from operations_app.bulk.model import Bulk, BulkRequest, BulkState, Chosen, Item, ItemRow, ItemState
 
 Connection = AsyncConnection[Any]
 
@@ -165,20 +165,9 @@ _LOCK_OVERDUE: Final = """
 
 
 @dataclass(frozen=True, slots=True)
-class NewBulk:
+class NewBulk(BulkRequest):
     """A bulk operation about to be committed."""
 
-    id: str
-    tenant_id: TenantId
-    kind: str
-    asked: Mapping[str, Any]
-    selection: Mapping[str, Any]
-    reason_code: str
-    reason: str
-    dry_run: bool
-    per_second: int
-    at_once: int
-    approvals_needed: int
     chosen: Sequence[Chosen]
     requested_by: str
     roles: Sequence[str]
