@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.disbursement.commission import Step, StepOf
@@ -205,6 +205,7 @@ some_options = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(some_options, st.integers(1, 2_000_00), st.randoms(use_true_random=False))
 def test_priority_breaks_ties_and_equal_priorities_always_the_same_way(options, amount, random):  # L49
     found = matching(options, amount, MARCH)
@@ -258,7 +259,7 @@ async def test_a_store_comes_with_its_bank_account(lender, merchants):  # L51, L
     assert account.authenticated_at is None
 
 
-async def test_validation_goes_from_the_option_to_the_store_to_the_merchant(lender, merchants):  # L52
+async def test_validation_goes_from_the_option_to_the_store_to_the_merchant(lender, merchants):  # L51, L52
     options = Options(lender.statements)
     await merchants.add_store(lender.name, new_store(), ACCOUNT, actor="operator")
     await options.add(lender.name, option("six", store_id="centro"), actor="operator")

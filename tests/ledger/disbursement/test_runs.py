@@ -221,9 +221,14 @@ async def test_a_person_asks_for_a_run_and_the_schedule_goes_on(own_lender):  # 
     claimed = await runs.claim(5)
     assert claimed is not None
     assert (claimed.id, claimed.requested_by) == (asked.id, "maria")
+    await own_lender.statements.rows(  # somebody asks after the firing and before it is looked at
+        "INSERT INTO disbursement.run (id, tenant_id, frequency, scheduled_for, requested_by) "
+        "VALUES ('asked', %(tenant)s, 'DAILY', %(at)s, 'ana')",
+        {"tenant": own_lender.name, "at": NOW},
+    )
     assert mine(own_lender, await runs.plan(NOW)) == [("DAILY", at("2031-06-02 15:00"))]
     listed = await runs.search(own_lender.name)
-    assert [run.requested_by for run in listed] == [None, "maria"]
+    assert [run.requested_by for run in listed] == [None, "ana", "maria"]
     assert await runs.search(own_lender.name, before=listed[-1].number) == []
 
 
