@@ -9,6 +9,7 @@ import subprocess
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from hub.transfer import TenantId
 from operations_app.actions.model import ActionDecided, ActionRequested, Decision, Follows, Kind, State
 from operations_app.actions.policy import DEFAULT, Policy, Rule
 from operations_app.actions.service import ActionRefused, Actor, KeyReused, Moved, NotAllowed, Unknown
+from operations_app.bulk.model import Item, ItemRefused
+from operations_app.bulk.single import ActionsOfBulk
 
 MARIA, CARLOS, SOFIA = (Actor(name, TenantId("acme"), ("operator",)) for name in ("maria", "carlos", "sofia"))
 
@@ -308,6 +311,21 @@ async def test_a_tenants_policy_counts_from_now_on_and_is_in_the_log(desk):
         await desk.database.rows(
             "UPDATE operations.policy SET rules = %(rules)s::jsonb", {"rules": DEFAULT.model_dump_json()[9:-1]}
         )
+
+
+async def test_an_item_of_a_list_fails_when_the_policy_asks_for_more_than_the_list_has(desk):
+    payment, single = desk.shown.stuck(amount=500), ActionsOfBulk(desk.actions)
+    reason = "the reason is a test"
+    item = Item("b", 1, 1, TenantId("acme"), payment, "cancel", {}, "other", reason, "maria", ["operator"], [], False)
+    await single.check(item)
+    with pytest.raises(ItemRefused, match="approvals-missing"):
+        await single.make(item)
+    action, _ = await desk.actions.find("acme", str(await single.find(item)))
+    assert action.state is State.WITHDRAWN, "and nothing is left that holds up the payment"
+    await single.make(replace(item, position=2, approved_by=["carlos"]))
+    assert await single.find(replace(item, position=3)) is None
+    with pytest.raises(ItemRefused, match="repair-under-way"):
+        await single.check(item)
 
 
 @pytest.mark.parametrize(
