@@ -245,6 +245,15 @@ async def test_a_late_return_waits_until_the_settlement_is_recorded(desk):  # L3
     assert types == ["DISBURSEMENT_OVERRIDE", "DISBURSEMENT", "BALANCE_ADJUSTMENT"]
 
 
+async def test_a_settled_transfer_is_reported_to_its_merchant_once(desk):  # L56
+    done = await desk.collects()
+    await desk.done(RecordOutcome.model_validate(about(done, outcome="SETTLED", reason="none")))
+    for _ in range(2):
+        await desk.done(ReportTransfer.model_validate(about(done)))
+    [report] = await Reports(desk.statements).find(BANK, done["payment_id"])
+    assert report.content["amount"] == "100.00"
+
+
 async def test_an_outcome_that_contradicts_the_recorded_one_is_for_an_operator(desk):  # L21 L22
     done = await desk.collects()
     await desk.done(RecordOutcome.model_validate(about(done, outcome="SETTLED", reason="none")))

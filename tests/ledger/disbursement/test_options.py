@@ -351,7 +351,7 @@ async def test_every_sensitive_act_is_kept_with_who_did_it(lender, chain):  # L5
     follows = option("follows", store_id="centro", payments=3, auto_update=True)
     await Options(lender.statements).add(name, follows, actor="operator")
     await commissions.recalculate(name, MARCH.date(), actor="timer", at=MARCH)
-    kept = {
+    kept: dict[tuple[Object, str], list[tuple[str, str, dict[str, Any]]]] = {
         (Object.MERCHANT, "muebles"): [
             ("AUTOMATION", "operator-3", {"automation": False}),
             ("RESET", "operator-2", {"validated": False}),
