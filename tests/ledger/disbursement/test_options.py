@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ledger.disbursement.commission import Step, StepOf
-from ledger.disbursement.edits import Action, Object
+from ledger.disbursement.edits import Action, Object, lock_merchant, lock_store
 from ledger.disbursement.merchants import BankAccount, Merchant, Merchants, Store
 from ledger.disbursement.model import Frequency, NothingToPay, StoreUnknown, VerdictCode
 from ledger.disbursement.options import RATES, Options, OptionType, PaymentOption, applies, matching
@@ -451,7 +451,19 @@ async def test_validating_and_editing_at_once_never_leaves_a_merchant_above_an_u
         assert (await validated(lender))[1:] == (False, False)
 
 
-async def test_another_tenants_objects_do_not_exist(lender, chain):
+async def test_whoever_looks_at_a_store_or_merchant_to_change_it_keeps_others_waiting(lender, chain):  # L53
+    for lock, table, name in ((lock_store, "store", "centro"), (lock_merchant, "merchant", "muebles")):
+        async with lender.statements.connection() as connection, connection.transaction():
+            await lock(connection, lender.name, name)
+            free = await lender.statements.rows(
+                f"SELECT id FROM disbursement.{table} WHERE tenant_id = %(tenant)s AND id = %(id)s "
+                "FOR UPDATE SKIP LOCKED",
+                {"tenant": lender.name, "id": name},
+            )
+            assert free == []
+
+
+async def test_another_tenants_objects_do_not_exist(lender, chain):  # H16
     merchants, options = Merchants(lender.statements), Options(lender.statements)
     with pytest.raises(MerchantUnknown):
         await merchants.find("someone-else", "muebles")

@@ -384,7 +384,9 @@ async def test_an_order_that_was_refused_never_is_in_transit(shop):  # L44
     assert await shop.statuses() == ["CONTRIBUTION PENDING", "CONTRIBUTION PENDING"]
 
 
-async def test_what_is_no_outcome_and_what_is_no_transfer_of_the_tenant_changes_nothing_and_is_logged(shop):  # L32, L41
+async def test_what_is_no_outcome_and_what_is_no_transfer_of_the_tenant_changes_nothing_and_is_logged(
+    shop,
+):  # L32, L41, H16
     transfer = await shop.sent()
     was = await everything(shop)
     with pytest.raises(OutcomeUnknown):
