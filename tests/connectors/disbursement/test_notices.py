@@ -160,7 +160,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 # --- Telling ------------------------------------------------------------------------------------------------------
 
 
-async def test_a_report_is_told_as_it_was_kept_until_it_is_taken(merchant: Merchant, receiver: Receiver) -> None:
+async def test_a_report_is_told_as_it_was_kept_until_it_is_taken(merchant: Merchant, receiver: Receiver) -> None:  # L56
     await merchant.told_at(receiver.url)
     receiver.answers = [500, 500]
     (report,) = await merchant.paid()
@@ -206,7 +206,9 @@ async def test_a_mended_address_takes_effect_on_what_is_still_due(merchant: Merc
     assert answers[-1] == "204"
 
 
-async def test_a_merchant_that_takes_its_address_back_is_told_no_more(merchant: Merchant, receiver: Receiver) -> None:
+async def test_a_merchant_that_takes_its_address_back_is_told_no_more(
+    merchant: Merchant, receiver: Receiver
+) -> None:  # L56
     await merchant.told_at(receiver.url)
     (report,) = await merchant.paid()
     await merchant.told_at(None)
