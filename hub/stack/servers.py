@@ -34,6 +34,10 @@ from hub.stack.supervision import Launch, Part, run_to_end
 RECORDS_TOPIC = "zeebe"
 """The Kafka topic that holds every record of the engine; one partition, so that their order is total."""
 
+_LARGEST_RECORD = 8 * 2**20
+"""Bytes. Zeebe takes commands of 4 MiB, and their records are longer as JSON. By default Kafka takes 1 MiB: the
+exporter would try the first larger one for ever, and send nothing behind it."""
+
 PROGRAMS: Mapping[str, tuple[str, ...]] = {
     "postgres": ("postgres",),
     "kafka": ("kafka",),
@@ -323,6 +327,7 @@ def kafka(site: ServerSite) -> Part:
             "broker.heartbeat.interval.ms": "1500",
             # The views are made again from these records, however old: they are kept until somebody deletes them.
             "log.retention.ms": "-1",
+            "message.max.bytes": str(_LARGEST_RECORD),
             "log.segment.bytes": str(128 * 2**20),
             "log.index.size.max.bytes": str(2**20),
             "log.cleaner.dedupe.buffer.size": str(16 * 2**20),
@@ -575,8 +580,8 @@ def _exporter(site: ServerSite) -> dict[str, str]:
         f"{exporter}_ARGS_MAXBATCHSIZE": "500",
         f"{exporter}_ARGS_FLUSHINTERVALMS": "200",
         f"{exporter}_ARGS_PRODUCER_SERVERS": site.state.address("kafka"),
-        # Its own default for this number is of a type that the Kafka client refuses.
-        f"{exporter}_ARGS_PRODUCER_CONFIG": "batch.size=131072",
+        # Its own default for the first number is of a type that the Kafka client refuses.
+        f"{exporter}_ARGS_PRODUCER_CONFIG": f"batch.size=131072\nmax.request.size={_LARGEST_RECORD}",
         f"{exporter}_ARGS_RECORDS_DEFAULTS_TYPE": "event,rejection",
         f"{exporter}_ARGS_RECORDS_DEFAULTS_TOPIC": RECORDS_TOPIC,
     }

@@ -30,6 +30,9 @@ from hub.stack.state import Profile, StackState, load_state, new_state, save_sta
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(600)]
 
+LARGE = 3_000_000
+"""Bytes of a variable: more than a message of Kafka may have unless it is told otherwise."""
+
 PROGRAM = [sys.executable, str(Path(__file__).with_name("example_hub.py"))]
 
 
@@ -97,7 +100,8 @@ class Stack:
 
         async def publish() -> None:
             client = ZeebeClient(create_insecure_channel(self.state.address("zeebe")))
-            await client.publish_message(name, "key", time_to_live_in_milliseconds=3_600_000, message_id=name)
+            variables = {"large": "x" * LARGE}
+            await client.publish_message(name, "key", variables, 3_600_000, message_id=name)
 
         asyncio.run(publish())
 
@@ -279,7 +283,7 @@ def test_after_kill_of_everything_all_servers_come_back_with_their_data(new_stac
     elasticsearch = addresses["elasticsearch"]
     httpx.put(f"{elasticsearch}/kept").raise_for_status()
     httpx.put(f"{elasticsearch}/kept/_doc/1", json={"a": 1}).raise_for_status()
-    assert records(addresses["kafka"])
+    assert largest_record(addresses["kafka"]) > LARGE
     servers = (part.memory_bytes for part in stack.status().parts if part.kind == "server")
     assert sum(servers) < 1_900_000_000
 
@@ -292,13 +296,13 @@ def test_after_kill_of_everything_all_servers_come_back_with_their_data(new_stac
     stack.up()
     assert stack.starts() == 2
     assert httpx.get(f"{elasticsearch}/kept/_doc/1").json()["_source"] == {"a": 1}
-    assert records(addresses["kafka"])
+    assert largest_record(addresses["kafka"]) > LARGE
     with pytest.raises(MessageAlreadyExistsError):
         stack.publish("once")
 
 
-def records(bootstrap_servers: str) -> int:
-    """How many engine records Kafka holds, once the first has arrived."""
+def largest_record(bootstrap_servers: str) -> int:
+    """Bytes of the largest of the engine's records that Kafka holds, once the first has arrived."""
     consumer = KafkaConsumer(
         "zeebe",
         bootstrap_servers=bootstrap_servers,
@@ -307,6 +311,6 @@ def records(bootstrap_servers: str) -> int:
         consumer_timeout_ms=5000,
     )
     try:
-        return sum(1 for _ in consumer)
+        return max((len(message.value) for message in consumer), default=0)
     finally:
         consumer.close()
