@@ -53,7 +53,7 @@ LONGEST = (
 """Files that begin first, so that neither of two workers waits for the other at the end."""
 
 
-class ByServers(LoadScopeScheduling):
+class ByServers(LoadScopeScheduling):  # type: ignore[misc] # the package publishes no types
     """A worker takes a whole file, or all files that share a stack."""
 
     def _split_scope(self, nodeid: str) -> str:
