@@ -85,8 +85,10 @@ _CHAIN: Final = (
     "WHERE s.tenant_id = %(tenant)s AND s.id = %(store)s"
 )
 _RATE: Final = (
-    "SELECT option_id, (result->>'basis_points')::integer FROM disbursement.commission_trace "
-    "WHERE tenant_id = %(tenant)s AND credit_id = %(credit)s AND kind = 'SIGNATURE' ORDER BY id LIMIT 1"
+    "SELECT s.option_id, (s.result->>'basis_points')::integer, EXISTS (SELECT FROM disbursement.commission_trace t "
+    "WHERE t.tenant_id = s.tenant_id AND t.credit_id = s.credit_id AND t.kind = 'AMOUNT_CHANGED' "
+    "AND t.inputs->>'operation' = %(operation)s) FROM disbursement.commission_trace s "
+    "WHERE s.tenant_id = %(tenant)s AND s.credit_id = %(credit)s AND s.kind = 'SIGNATURE' ORDER BY s.id LIMIT 1"
 )
 
 
@@ -150,14 +152,18 @@ class Credits:
         """
         async with self._statements.connection() as connection, connection.transaction():
             await _found(connection, tenant, credit)
-            fixed = await (await connection.execute(_RATE, {"tenant": tenant, "credit": credit})).fetchone()
+            asked = {"tenant": tenant, "credit": credit, "operation": operation}
+            fixed = await (await connection.execute(_RATE, asked)).fetchone()
             if fixed is None or fixed[1] is None:
                 raise NoCommission(credit)
-            option, rate = fixed
+            option, rate, traced = fixed
             charged = of_amount(amount, CURRENCY, rate)
             inputs = {"amount": amount, "currency": CURRENCY, "basis_points": rate, "operation": operation}
             result = {"basis_points": rate, "amount": charged}
-            await trace(connection, tenant, "AMOUNT_CHANGED", inputs, result, credit=credit, option=option, actor=actor)
+            if not traced:
+                await trace(
+                    connection, tenant, "AMOUNT_CHANGED", inputs, result, credit=credit, option=option, actor=actor
+                )
         new, cost = Money(amount, CURRENCY), Money(charged, CURRENCY)
         return await self._balances.change_amount(tenant, credit, new, cost, operation=operation, actor=actor)
 
