@@ -31,8 +31,7 @@ router = APIRouter(tags=["description"])
 @router.get("/openapi.json", response_class=JSONResponse)
 async def description(_: Annotated[Caller, Depends(require(PARTNER, *STAFF))], request: Request) -> JSONResponse:
     """What can be asked, as OpenAPI."""
-    document = request.app.openapi_schema = request.app.openapi_schema or describe(request.app)
-    return JSONResponse(document)
+    return JSONResponse(request.app.openapi())
 
 
 def disbursement_app(
@@ -51,4 +50,5 @@ def disbursement_app(
     for part in (merchants_api, credits_api, balances_api, reports_api):
         app.include_router(part.router)
     app.include_router(router)
+    describe(app)
     return app

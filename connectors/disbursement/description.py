@@ -46,8 +46,18 @@ _WITH_BODY: Final = {
 _NOT_VALID: Final = {"not-valid": "The request was understood and is not acceptable; errors says where."}
 
 
-def describe(app: FastAPI) -> dict[str, Any]:
-    """The OpenAPI document of the application."""
+def describe(app: FastAPI) -> None:
+    """Let `app.openapi()` say so. Lists ask it too, for the parameters that they know."""
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = _document(app)
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]
+
+
+def _document(app: FastAPI) -> dict[str, Any]:
     document = get_openapi(title=app.title, version=app.version, routes=app.routes)
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
