@@ -161,7 +161,9 @@ async def test_a_settled_payment_that_comes_back_is_given_to_the_payer_once(hub:
     for _ in range(2):  # STP tells it by status and once more as incoming money, and then all of it again
         (await hub.http.post(state, json={"estado": "D", "causa": 3, "as_deposit": True})).raise_for_status()
     ended = await hub.until(payment, "RETURNED")
-    assert (ended["outcome"], ended["reason"]) == ("RETURNED", "account-closed")
+    # The incoming money does not say why, and may be the first to tell.
+    assert ended["outcome"] == "RETURNED"
+    assert ended["reason"] in {"account-closed", "scheme-returned"}
     assert await booked(hub, "acme-ana") == before, "amount and fee are back"
 
 

@@ -99,7 +99,7 @@ async def test_a_worker_survives_the_engine_being_killed_and_nothing_is_lost_or_
                 asyncio.create_task(publish_for_ever(engine, Accepted(payment_id=f"p{number}")))
                 for number in range(paid)
             ]
-            await until(lambda: len(desk.told) > paid // 5, 30)
+            await until(lambda: len(desk.told) > paid // 5, 90)
             await asyncio.to_thread(StackControl(own_stack).kill_part, "zeebe")
             before = len(desk.told)
             await asyncio.gather(*publishing)
