@@ -73,6 +73,7 @@ class AcceptLinkedPayment(Job[Result]):
     """
 
     job_type: ClassVar[str] = "channel.accept-linked-payment"
+    attempts: ClassVar[int] = 960  # some fifteen hours: no action of an operator repairs an operator's action
 
     linked_payment_id: PaymentId
     tenant_id: TenantId
