@@ -236,12 +236,17 @@ class Indexes:
             raise ViewGone
         return made
 
-    def use(self, generation: Generation) -> None:
-        """Let every alias of the view point to this generation alone, all at once."""
+    def use(self, generation: Generation, *, instead_of: Generation | None = None) -> None:
+        """Let every alias of the view point to this generation alone, all at once.
+
+        Raises `NotFoundError`, and changes nothing, when an alias does not point to `instead_of` any more: of two who
+        replace the same generation at once, one wins.
+        """
         actions: list[dict[str, Any]] = []
         for family in self._view.families:
             alias = f"{self._prefix}-{family}"
-            actions.append({"remove": {"index": f"{alias}-*", "alias": alias, "must_exist": False}})
+            replaced = instead_of.index(family) if instead_of else f"{alias}-*"
+            actions.append({"remove": {"index": replaced, "alias": alias, "must_exist": instead_of is not None}})
             actions.append({"add": {"index": generation.index(family), "alias": alias, "is_write_index": True}})
         self._client.indices.update_aliases(actions=actions)
 

@@ -115,13 +115,14 @@ def rebuild(view: View, *, drop_old: bool) -> Rebuilt:
         _compare(client, servers, old, new, rebuilt)
         # What came while documents were compared: nobody shall see the view go back when it is switched.
         _replay(client, servers, new, settings, letters)
-        if indexes.current() not in (old, new):
-            raise Overtaken(f"the {view.name} view was made again by somebody else meanwhile; that one is in use")
-        indexes.use(new)
+        indexes.use(new, instead_of=old)
         if drop_old:
             indexes.drop_before(new.number)
     except (ViewGone, NotFoundError):
-        raise Overtaken(f"new or old indexes of the {view.name} view were deleted by somebody else meanwhile") from None
+        raise Overtaken(
+            f"the {view.name} view was made again by somebody else meanwhile, or its indexes were deleted; "
+            "what is in use stays"
+        ) from None
     finally:
         letters.close()
         client.close()

@@ -240,6 +240,8 @@ class Demo:
         if shown.event == "outage":
             await self._outage(shown)
         await self._watch(shown)
+        if shown.event == "late":
+            await self._late_return(shown)
         shown.seconds = time.monotonic() - began
 
     async def _ask(self, shown: Shown, headers: dict[str, str]) -> httpx.Response:
@@ -258,7 +260,8 @@ class Demo:
             await asyncio.sleep(0.5)
 
     async def _watch(self, shown: Shown) -> None:
-        end = time.monotonic() + _PATIENCE_SECONDS
+        """Show each state until one that ends the payment and was not seen before."""
+        seen, end = shown.state, time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < end:
             with suppress(httpx.HTTPError):
                 answer = await self._http.get(
@@ -269,17 +272,25 @@ class Demo:
                 if found["transferState"] != shown.state:
                     shown.state, shown.reason = found["transferState"], found.get("reason") or ""
                     self._say(shown.key, f"{shown.state} {shown.reason.replace('none', '')}".rstrip())
-                # What comes back after it settled has two ends, one after the other.
-                if shown.state in _FINAL and (shown.event != "late" or shown.state == shown.expected[0]):
+                if shown.state in _FINAL and shown.state != seen:
                     return
             await asyncio.sleep(0.1)
+
+    async def _late_return(self, shown: Shown) -> None:
+        """What settled comes back: the payee's bank has no such account."""
+        order = await self._order(shown)
+        told = await self._http.post(
+            f"{self._urls['stp_simulator']}/control/orders/{order['id']}/state", json={"estado": "D", "causa": 1}
+        )
+        told.raise_for_status()
+        await self._watch(shown)
 
     async def _outage(self, shown: Shown) -> None:
         """Take the database away while STP settles the order, and bring it back."""
         if "postgres" in self._state.existing:
             self._say(shown.key, "the database is not ours: it stays up")
             return
-        await self._until_held(shown)
+        await self._order(shown)  # so that the outage falls between sending and booking
         control = StackControl(self._folder)
         self._say(shown.key, f"the ledger's database goes away for {_OUTAGE_SECONDS} s")
         await asyncio.to_thread(control.stop_part, "postgres")
@@ -287,12 +298,13 @@ class Demo:
         await asyncio.to_thread(control.start_part, "postgres")
         self._say(shown.key, "the ledger's database is back")
 
-    async def _until_held(self, shown: Shown) -> None:
-        """Wait until the order is at STP, so that the outage falls between sending and booking."""
+    async def _order(self, shown: Shown) -> dict[str, Any]:
+        """Its order at STP, once it is there."""
         end = time.monotonic() + _PATIENCE_SECONDS
         while time.monotonic() < end:
-            if any(order["conceptoPago"] == self._concept(shown) for order in await self._orders()):
-                return
+            for order in await self._orders():
+                if order["conceptoPago"] == self._concept(shown):
+                    return order
             await asyncio.sleep(0.1)
         raise DemoFailed(f"{shown.key}: the order did not reach STP")
 

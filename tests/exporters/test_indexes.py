@@ -1,18 +1,20 @@
-"""What a newer version does with indexes that an older one made."""
+"""What a newer version does with indexes that an older one made, and who wins when two replace them."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
-from elasticsearch import Elasticsearch
+from elasticsearch import Elasticsearch, NotFoundError
 
-from exporters.elastic import Indexes, open_client
+from exporters.elastic import Generation, Indexes, open_client
 from exporters.views import VIEWS
 
 AUDIT = VIEWS["audit"]
+OPERATIONS = VIEWS["operations"]
 
 
 @pytest.fixture
@@ -46,6 +48,25 @@ def test_a_field_of_another_type_leaves_the_index_as_it_is_until_a_rebuild(clien
     made = Indexes(client, older, prefix).ensure()
     indexes = Indexes(client, AUDIT, prefix)
     assert indexes.ensure().unique == made.unique
-    indexes.use(indexes.create(indexes.newest() + 1))  # as a rebuild does
+    indexes.use(indexes.create(indexes.newest() + 1), instead_of=made)  # as a rebuild does
     (mapped,) = client.indices.get_mapping(index=f"{prefix}-audit").body.values()
     assert mapped["mappings"]["properties"]["hash"]["type"] == "keyword"
+
+
+def test_of_four_who_replace_the_same_generation_at_once_one_wins(client: Elasticsearch, prefix: str):
+    indexes = Indexes(client, OPERATIONS, prefix)
+    old = indexes.ensure()
+    news = [indexes.create(old.number + number) for number in range(1, 5)]
+
+    def replaces(new: Generation) -> bool:
+        try:
+            indexes.use(new, instead_of=old)
+        except NotFoundError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(len(news)) as at_once:
+        (winner,) = [new for new, won in zip(news, at_once.map(replaces, news), strict=True) if won]
+    assert indexes.current() == winner
+    for family in OPERATIONS.families:
+        assert list(client.indices.get_alias(name=f"{prefix}-{family}").body) == [winner.index(family)]
