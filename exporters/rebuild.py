@@ -6,14 +6,11 @@ run notice and go on from the offset that this left behind. Payments and the old
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any
 
-from pydantic_core import to_json
-
+from exporters.comparison import Family, Reached, Side, compare
 from exporters.elastic import Generation, Indexes, Patience, ViewGone, open_client
 from exporters.kafka_source import DeadLetters, KafkaSource, make_topics
 from exporters.record import EPOCH_BITS, Fate
@@ -22,36 +19,6 @@ from exporters.streamer import Session
 from exporters.views import View
 from hub.elastic import Elasticsearch, NotFoundError
 from hub.settings import read
-
-_PAGE: Final = 2000
-
-
-@dataclass
-class Family:
-    """How the new documents of a family compare with the old ones."""
-
-    documents: int = 0
-    """In the new index."""
-    equal: int = 0
-    different: int = 0
-    missing: int = 0
-    """In the old index only."""
-    added: int = 0
-    """In the new index only."""
-    moving: int = 0
-    """One side was not fed with their latest records yet; payments go on meanwhile."""
-
-
-class Told(NamedTuple):
-    """What is compared of a document."""
-
-    position: int
-    source: str
-    digest: bytes
-
-
-Reached = Mapping[str, int]
-"""Version by source: a partition of the engine, or a journal."""
 
 
 @dataclass
@@ -150,36 +117,10 @@ def _replay(
 def _compare(client: Elasticsearch, servers: str, old: Generation | None, new: Generation, rebuilt: Rebuilt) -> None:
     settings = read(ExportSettings)
     # Asked before the old documents are read: what was committed by now is in them.
-    fed = {one.unique: _reached(servers, settings, one) for one in (old, new) if one is not None}
+    before = None if old is None else Side(old, _reached(servers, settings, old))
+    now = Side(new, _reached(servers, settings, new))
     for family in new.view.families:
-        new_ones = _told(client, new, family)
-        compared = Family(documents=len(new_ones))
-        if old is not None:
-            _compare_family(compared, _told(client, old, family), new_ones, fed[old.unique], fed[new.unique])
-        rebuilt.families[family] = compared
-
-
-def _compare_family(
-    family: Family, old: Mapping[str, Told], new: Mapping[str, Told], old_fed: Reached, new_fed: Reached
-) -> None:
-    """Documents may differ because payments go on: what only one side was fed with yet is no difference."""
-    for document, here in new.items():
-        there = old.get(document)
-        if there is not None and here.digest == there.digest:
-            family.equal += 1
-        elif here.position > old_fed.get(here.source, 0):
-            family.moving += 1
-        elif there is None:
-            family.added += 1
-        elif there.position > new_fed.get(there.source, 0):
-            family.moving += 1
-        else:
-            family.different += 1
-    for document in old.keys() - new.keys():
-        if old[document].position > new_fed.get(old[document].source, 0):
-            family.moving += 1
-        else:
-            family.missing += 1
+        rebuilt.families[family] = compare(client, family, before, now)
 
 
 def _reached(servers: str, settings: ExportSettings, generation: Generation) -> Reached:
@@ -194,34 +135,3 @@ def _reached(servers: str, settings: ExportSettings, generation: Generation) -> 
     finally:
         source.close()
     return reached
-
-
-def _told(client: Elasticsearch, generation: Generation, family: str) -> dict[str, Told]:
-    return dict(_digests(client, generation, family))
-
-
-def _digests(client: Elasticsearch, generation: Generation, family: str) -> Iterator[tuple[str, Told]]:
-    """Id and digest of every document of a family, as they are at one moment."""
-    index = generation.index(family)
-    client.indices.refresh(index=index)
-    moment = client.open_point_in_time(index=index, keep_alive="2m")["id"]
-    after: list[Any] | None = None
-    try:
-        while True:
-            page = client.search(
-                pit={"id": moment, "keep_alive": "2m"},
-                size=_PAGE,
-                sort=["_shard_doc"],
-                search_after=after,
-                track_total_hits=False,
-            )["hits"]["hits"]
-            for hit in page:
-                body = hit["_source"]
-                source = str(body["partitionId"]) if "partitionId" in body else body["journal"]
-                told = Told(body["position"], source, hashlib.sha256(to_json(body)).digest())
-                yield hit["_id"], told
-            if len(page) < _PAGE:
-                return
-            after = page[-1]["sort"]
-    finally:
-        client.close_point_in_time(id=moment)

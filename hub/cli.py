@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from hub.commands.audit import audit_app
+from hub.commands.by_hand import incident_app, payment_app
 from hub.commands.disburse import disburse_app
 from hub.commands.ledger import ledger_app
 from hub.commands.reconcile import reconcile
@@ -34,7 +35,6 @@ app = typer.Typer(
     help="A payment hub: payment flows drawn in BPMN, run by Zeebe, carried out by workers.",
 )
 bpmn_app = typer.Typer(no_args_is_help=True, help="The drawings.")
-payment_app = typer.Typer(no_args_is_help=True, help="What an operator can tell a payment.")
 for name, group in {
     "audit": audit_app,
     "bpmn": bpmn_app,
@@ -42,6 +42,7 @@ for name, group in {
     "stp": stp_app,
     "ledger": ledger_app,
     "payment": payment_app,
+    "incident": incident_app,
 }.items():
     app.add_typer(group, name=name)
 
@@ -219,37 +220,6 @@ def token(
     with explained(PermissionError, TypeError, as_json=as_json):
         minted = LocalIssuer.open(folder / "issuer").mint(role, tenant, subject, timedelta(minutes=minutes))
     say({"token": minted, "expires_in": minutes * 60}, minted, as_json=as_json)
-
-
-@payment_app.command("decide")
-def payment_decide(
-    payment_id: Annotated[str, typer.Argument(help="The transactionId.")],
-    *,
-    outcome: Annotated[str, typer.Option(help="SETTLED, REJECTED, RETURNED or CANCELLED")],
-    note: Annotated[str, typer.Option(help="Why, for those who read it later.")],
-    data_dir: DataFolder = None,
-    as_json: AsJson = False,
-) -> None:
-    """Settle a payment that waits for an operator because nobody else can tell its outcome."""
-    from pydantic import ValidationError
-
-    from hub.errors import Unavailable
-    from hub.operator import OutcomeDecided
-    from hub.zeebe.client import open_engine
-
-    use_stack(data_dir)
-    try:
-        decided = OutcomeDecided.model_validate({"payment_id": payment_id, "outcome": outcome, "reason_detail": note})
-    except ValidationError:
-        fail("--outcome must be one of SETTLED, REJECTED, RETURNED, CANCELLED", as_json=as_json)
-
-    async def publish() -> str:
-        async with open_engine(read(EngineSettings)) as engine:
-            return await engine.publish(decided)
-
-    with explained(Unavailable, as_json=as_json):
-        published = asyncio.run(publish())
-    say({"payment_id": payment_id, "published": published}, f"The engine knows ({published}).", as_json=as_json)
 
 
 @app.command()

@@ -120,6 +120,7 @@ def stp_return(
     from hub.errors import Rejected, Unavailable, Uncertain
     from hub.money import BadMoney, Money
     from hub.transfer import PaymentId, TenantId
+    from operations_app.by_hand import open_journal, written_down
 
     _quietly()
     use_stack(data_dir)
@@ -138,7 +139,16 @@ def stp_return(
             deposit_tracking_key=key,
             operation_date=came_in,
         )
-        back = asyncio.run(return_deposit(job))
+
+        async def give_back() -> str:
+            target = f"transfer:{payment_id}"
+            async with (
+                open_journal() as journal,
+                written_down(journal, "deposit.return", target, tenant_id=tenant, payment_id=payment_id),
+            ):
+                return await return_deposit(job)
+
+        back = asyncio.run(give_back())
     say({"payment_id": payment_id, "return_tracking_key": back}, f"It goes back as {back}.", as_json=as_json)
 
 

@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import psutil
@@ -29,11 +29,13 @@ import pytest_asyncio
 from elasticsearch import ApiError, Elasticsearch
 from elasticsearch import ConnectionError as Away
 from kafka import KafkaConsumer, KafkaProducer
-from pyzeebe.proto.gateway_pb2 import ActivateJobsRequest, CompleteJobRequest
+from pyzeebe.proto.gateway_pb2 import ActivatedJob, ActivateJobsRequest, CompleteJobRequest, FailJobRequest
 
 import bpmn
 from connectors.channel.model import PaymentAccepted
+from connectors.disbursement.model import RunRequested
 from exporters.elastic import open_client
+from hub.migrations import migrate
 from hub.settings import EngineSettings
 from hub.stack.control import AsyncStackControl
 from hub.stack.state import load_state
@@ -147,9 +149,13 @@ class World:
 
     async def rebuild(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
         """Exit code and answer of `payhub rebuild`, which fails when the documents differ from those it replaces."""
+        return await self.payhub("rebuild", *arguments, **environment)
+
+    async def payhub(self, *arguments: str, **environment: str) -> tuple[int, dict[str, Any]]:
+        """Exit code and answer of a command."""
         done = await asyncio.to_thread(
             subprocess.run,
-            [sys.executable, "-m", "hub.cli", "rebuild", *arguments, "--json"],
+            [sys.executable, "-m", "hub.cli", *arguments, "--json"],
             env={**self.environment, **environment},
             capture_output=True,
             text=True,
@@ -320,6 +326,41 @@ async def test_acts_and_callbacks_are_in_the_audit_view_each_once(world: World):
         return sorted((hit["_source"]["source"], hit["_source"]["outcome"]) for hit in found)
 
     await until(lambda: told() == [("callback", "moved"), ("operator", "done")], "the audit view", 40)
+
+
+async def test_a_run_that_is_stuck_is_seen_and_tried_again_from_the_command_line(world: World):  # H6
+    await asyncio.to_thread(migrate, "operations_app.migrations", world.environment["PAYHUB_DATABASE_URL"])
+    gateway = world.engine.gateway
+    asked = ActivateJobsRequest(type="disbursement.plan-runs", worker="clerk", timeout=30_000, maxJobsToActivate=1)
+
+    async def planning() -> ActivatedJob:
+        while True:
+            async for jobs in gateway.ActivateJobs(asked):
+                for job in jobs.jobs:
+                    return cast(ActivatedJob, job)
+
+    async def stuck() -> list[dict[str, Any]]:
+        code, answer = await world.payhub("incident", "list")
+        assert code == 0, answer
+        return [one for one in answer["incidents"] if one["elementId"] == "plan-runs"]
+
+    await world.engine.publish(RunRequested(run_id=str(uuid.uuid4())))
+    failed = await planning()
+    await gateway.FailJob(FailJobRequest(jobKey=failed.key, retries=0, errorMessage="Unavailable: the database"))
+    while not (seen := await stuck()):
+        pass
+    (one,) = seen
+    assert (one["processId"], one["jobKey"], one["paymentId"]) == ("disbursement-run", str(failed.key), None)
+    code, answer = await world.payhub("incident", "resolve", one["incidentKey"], "--note", "the database is back")
+    assert (code, answer["element"]) == (0, "plan-runs")
+    while (again := await planning()).key != failed.key:  # the timer's own look may come in between
+        await gateway.CompleteJob(CompleteJobRequest(jobKey=again.key, variables='{"run_id": null}'))
+    await gateway.CompleteJob(CompleteJobRequest(jobKey=again.key, variables='{"run_id": null}'))
+    while await stuck():
+        pass
+    code, answer = await world.payhub("incident", "resolve", one["incidentKey"], "--note", "once more")
+    assert code == 1
+    assert "was resolved at" in answer["error"]
 
 
 async def test_exporters_stay_small(world: World):
