@@ -67,8 +67,6 @@ class KafkaSource:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             allow_auto_create_topics=False,
-            # In Python the checksum costs ten times what the fold does. TCP has one, and Kafka checked what it stored.
-            check_crcs=False,
             max_poll_records=most_records,
             fetch_max_wait_ms=100,
             max_partition_fetch_bytes=2 * 2**20,
