@@ -16,8 +16,8 @@ help:                 ## show this list
 demo: .venv/installed ## start the real servers and watch real payments cross the hub (ARGS=--exit leaves at once)
 	$(BIN)/payhub demo $(ARGS)
 
-test: .venv/installed ## the whole suite on servers, ports and folders of its own (ARGS='-k sentence'; ARGS='-n 2' is quicker)
-	$(BIN)/pytest $(ARGS)
+test: .venv/installed ## the whole suite on servers, ports and folders of its own (ARGS='-k sentence'; ARGS='-n 0': one file at a time)
+	$(BIN)/pytest -n 2 $(ARGS)
 
 check: .venv/installed ## lint, format, types, import rules, drawn = coded
 	$(BIN)/ruff check .
