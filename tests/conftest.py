@@ -4,8 +4,8 @@ They end when the run ends, however it ends. `PAYHUB_TEST_ZEEBE_ADDRESS`, `PAYHU
 create databases) and `PAYHUB_TEST_ELASTICSEARCH_URL` take servers that already run, which makes a single test quick to
 repeat. `PAYHUB_TEST_STACK_FOLDER` is the data folder of a whole stack without processes of the hub.
 
-`make test` runs two files at a time (`pytest -n 2`). Each of the two workers has servers of its own, because tests take each other's
-jobs; the files that need a whole stack are run by one worker, which starts it once.
+`make test` runs two files at a time (`pytest -n 2`). Each of the two workers has servers of its own, because tests take
+each other's jobs; the files that need a whole stack are run by one worker, which starts it once.
 """
 
 from __future__ import annotations
