@@ -133,8 +133,9 @@ async def stores(
 
 
 async def _stores_page(request: Request, who: Asker, does: Deeds, found: Sequence[Store], limit: int) -> StoresPage:
+    accounts = await does.merchants.accounts(who.tenant, [one.id for one in found])
     return StoresPage(
-        stores=[StoreView.of(one, await does.merchants.account(who.tenant, one.id)) for one in found],
+        stores=[StoreView.of(one, accounts.get(one.id)) for one in found],
         next_cursor=name_cursor(request, found[-1].id) if len(found) == limit else None,
     )
 

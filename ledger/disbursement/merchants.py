@@ -8,7 +8,7 @@ it is open.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any, Final
@@ -114,6 +114,10 @@ _STORES: Final = (
 _PRESENT_ACCOUNT: Final = (
     f"SELECT {_ACCOUNT} FROM disbursement.bank_account WHERE tenant_id = %(tenant)s AND store_id = %(store)s "  # noqa: S608
     "ORDER BY id DESC LIMIT 1"
+)
+_PRESENT_ACCOUNTS: Final = (
+    f"SELECT DISTINCT ON (store_id) store_id, {_ACCOUNT} FROM disbursement.bank_account "  # noqa: S608
+    "WHERE tenant_id = %(tenant)s AND store_id = ANY(%(stores)s::text[]) ORDER BY store_id, id DESC"
 )
 _EDIT_MERCHANT: Final = (
     "UPDATE disbursement.merchant SET name = %(name)s, tax_id = %(tax_id)s, partner = %(partner)s "
@@ -276,6 +280,11 @@ class Merchants:
         """A store's present bank account."""
         async with self._statements.connection() as connection:
             return await present_account(connection, tenant, store)
+
+    async def accounts(self, tenant: str, stores: Sequence[str]) -> dict[str, BankAccount]:
+        """The present bank accounts of stores, by store."""
+        rows = await self._statements.rows(_PRESENT_ACCOUNTS, {"tenant": tenant, "stores": list(stores)})
+        return {row[0]: BankAccount(*row[1:]) for row in rows}
 
     async def page(
         self, tenant: str, *, partner: str | None = None, after: str = "", limit: int = 100

@@ -368,6 +368,15 @@ async def test_validation_over_http_goes_up_the_chain_and_an_edit_takes_it_back(
     assert (await lender.ask("GET", "/stores/centro/offers?amount=500.00"))["options"] == []
 
 
+async def test_a_list_of_stores_shows_each_with_its_newest_account(lender):  # L55
+    await lender.ask("POST", "/stores", {**STORE, "id": "norte"}, status=201)
+    other = {**ACCOUNT, "clabe": "012180001183597198"}
+    await lender.ask("POST", "/stores/centro/bank-accounts", other, status=201)
+    listed = (await lender.ask("GET", "/stores"))["stores"]
+    assert listed == [await lender.ask("GET", f"/stores/{name}") for name in ("centro", "norte")]
+    assert [one["bankAccount"]["clabe"] for one in listed] == [other["clabe"], ACCOUNT["clabe"]]
+
+
 async def test_adding_the_same_again_changes_nothing_and_something_else_is_refused(lender):  # L51
     for path, body in (("/merchants", MERCHANT), ("/stores", STORE), ("/options", OPTION)):
         again = await lender.raw("POST", path, body)
