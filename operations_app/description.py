@@ -53,7 +53,7 @@ _PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
         "Another action repairs this payment just now.",
     ),
     "412": (
-        "The payment is not as the caller saw it.",
+        "The payment, or the policies, are not as the caller saw them.",
         "precondition-failed",
         "The payment has changed since; look at it again.",
     ),
@@ -63,7 +63,7 @@ _PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
         "The request was understood and is not acceptable; errors says where.",
     ),
     "428": (
-        "The header that says which state of the payment the caller saw is missing.",
+        "The header that says which state the caller saw is missing.",
         "precondition-required",
         "This needs If-Match with the ETag of the transfer as you saw it.",
     ),

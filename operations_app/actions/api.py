@@ -142,11 +142,6 @@ async def ask(
         raise Problem(400, "header-missing", "This needs Idempotency-Key, one per request.")
     if _KEY.fullmatch(idempotency_key) is None:
         raise Problem(400, "header-not-valid", "Idempotency-Key holds up to 128 printable characters.")
-    if if_match is None:
-        raise Problem(428, "precondition-required", "This needs If-Match with the ETag of the transfer as you saw it.")
-    version = _VERSION.fullmatch(if_match.strip())
-    if version is None:
-        raise Problem(412, "precondition-failed", "If-Match is no ETag of a transfer.")
     wanted = Wanted(
         payment_id=payment_id,
         kind=body.kind,
@@ -154,7 +149,7 @@ async def ask(
         reason=body.reason,
         asked=body.payload,
         key=idempotency_key,
-        position=int(version[1]),
+        position=_seen(if_match, "the transfer"),
     )
     try:
         action, before = await actions.request(actor(who, request), wanted)
@@ -164,6 +159,16 @@ async def ask(
     if before:
         response.headers["Idempotent-Replayed"] = "true"
     return described_action(action)
+
+
+def _seen(if_match: str | None, what: str) -> int:
+    """The version in an ETag of ours. Raises 428 and 412."""
+    if if_match is None:
+        raise Problem(428, "precondition-required", f"This needs If-Match with the ETag of {what} as you saw it.")
+    version = _VERSION.fullmatch(if_match.strip())
+    if version is None:
+        raise Problem(412, "precondition-failed", f"If-Match is no ETag of {what}.")
+    return int(version[1])
 
 
 # --- looking --------------------------------------------------------------------------------------------------------
@@ -253,16 +258,29 @@ async def answer(action_id: str, body: AnswerBody, request: Request, who: Asking
 
 
 @router.get("/policies")
-async def policies(who: Looking, actions: InHand) -> dict[str, Any]:
-    """How many approvals each action of this tenant needs. Version 0 are the defaults."""
+async def policies(response: Response, who: Looking, actions: InHand) -> dict[str, Any]:
+    """How many approvals each action of this tenant needs, with an ETag. Version 0 are the defaults."""
     version, policy = await actions.store.policy(who.tenant)
+    response.headers["ETag"] = f'"{version}"'
     return {"version": version, "rules": described(policy)}
 
 
 @router.put("/policies")
-async def put_policies(body: Policy, request: Request, who: Ruling, actions: InHand) -> dict[str, Any]:
-    """Replace them. It concerns what is asked for from now on."""
-    version = await actions.put_policy(actor(who, request), body)
+async def put_policies(
+    body: Policy,
+    *,
+    request: Request,
+    response: Response,
+    who: Ruling,
+    actions: InHand,
+    if_match: Annotated[str | None, Header()] = None,
+) -> dict[str, Any]:
+    """Replace them, as they were seen (`If-Match`). It concerns what is asked for from now on."""
+    try:
+        version = await actions.put_policy(actor(who, request), body, _seen(if_match, "the policies"))
+    except ActionRefused as refused:
+        raise problem(refused) from None
+    response.headers["ETag"] = f'"{version}"'
     return {"version": version, "rules": described(body)}
 
 

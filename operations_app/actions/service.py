@@ -58,7 +58,7 @@ class NotBegun(ActionRefused):
 
 
 class Moved(ActionRefused):
-    """The payment is not as the caller saw it."""
+    """The payment, or the policy, is not as the caller saw it."""
 
 
 class KeyReused(ActionRefused):
@@ -353,11 +353,13 @@ class Actions:
 
     # --- policies ---
 
-    async def put_policy(self, actor: Actor, policy: Policy) -> int:
-        """Replace the tenant's rules; returns the new version."""
+    async def put_policy(self, actor: Actor, policy: Policy, seen: int) -> int:
+        """Replace the tenant's rules; returns the new version. Raises `Moved` when `seen` is not the present one."""
         rules = described(policy)
         async with self.store.transaction() as connection:
             before, old = await self.store.policy_for_change(connection, actor.tenant_id)
+            if before != seen:
+                raise Moved("precondition-failed", "The policies are not as you saw them; look again.")
             version = await self.store.put_policy(connection, actor.tenant_id, actor.subject, rules)
             act = Act(
                 tenant_id=actor.tenant_id,

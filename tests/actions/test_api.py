@@ -175,7 +175,12 @@ async def test_policies_are_read_by_all_and_written_by_admins(api, desk):
     assert (await api("PUT", "/policies", json={"rules": []})).status_code == 403
     bad = {"rules": [{"kind": "retry", "approvals": 3}]}
     assert (await api("PUT", "/policies", role="admin", json=bad)).status_code == 422
-    put = await api(
-        "PUT", "/policies", role="admin", tenant="globex", json={"rules": [{"kind": "retry", "approvals": 1}]}
-    )
-    assert put.json()["version"] == 1
+    rules = {"rules": [{"kind": "retry", "approvals": 1}]}
+    unseen = await api("PUT", "/policies", role="admin", tenant="globex", json=rules)
+    assert (unseen.status_code, unseen.json()["code"]) == (428, "precondition-required")
+    seen = {"If-Match": (await api("GET", "/policies", role="admin", tenant="globex")).headers["ETag"]}
+    put = await api("PUT", "/policies", role="admin", tenant="globex", json=rules, headers=seen)
+    assert (put.json()["version"], put.headers["ETag"]) == (1, '"1"')
+    late = await api("PUT", "/policies", role="admin", tenant="globex", json={"rules": []}, headers=seen)
+    assert (late.status_code, late.json()["code"]) == (412, "precondition-failed")
+    assert (await api("GET", "/policies", tenant="globex")).json() == put.json()
