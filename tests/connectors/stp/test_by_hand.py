@@ -10,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from hub.migrations import migrate
+from hub.statements import open_statements
+
 PAYHUB = str(Path(sys.executable).with_name("payhub"))
 PERSON = {
     "cuenta": "646180110400000010", "rfcCurp": "GODE561231GR8", "nombre": "José", "apellidoPaterno": "Núñez",
@@ -51,7 +54,8 @@ async def test_accounts_are_registered_and_removed_by_hand(payhub, tmp_path):
     assert (code, "/0/fechaConstitucion" in answer["error"]) == (1, True)
 
 
-async def test_a_deposit_is_given_back_by_hand_once(payhub, rail):
+async def test_a_deposit_is_given_back_by_hand_once_and_the_log_tells(payhub, rail):  # H6
+    await asyncio.to_thread(migrate, "operations_app.migrations", rail.database_url)
     given = {"claveRastreo": "BBVA-77/01", "monto": "12.50", "cuentaBeneficiario": "646180110400000007"}
     deposit = rail.simulator.deposits.arrive({**given, "report": False})
     arrived = rail.simulator.book.incoming(deposit).order
@@ -66,6 +70,10 @@ async def test_a_deposit_is_given_back_by_hand_once(payhub, rail):
     assert len(rail.simulator.book.orders(answer["return_tracking_key"])) == 1
     code, answer = await payhub("return", "deposit-2", *words[2:])
     assert (code, "gives this deposit back" in answer["error"]) == (1, True)
+    async with open_statements(rail.database_url, 1) as database:
+        told = await database.rows("SELECT tenant_id, payment_id, action, outcome FROM operations.act ORDER BY seq")
+    outcomes = [("deposit-1", "asked"), ("deposit-1", "done")] * 2 + [("deposit-2", "asked"), ("deposit-2", "failed")]
+    assert told == [("greenbank", payment, "deposit.return", outcome) for payment, outcome in outcomes]
 
 
 async def test_the_balance_at_stp_is_asked_by_hand_and_counts_as_a_question(payhub, rail):
