@@ -207,8 +207,9 @@ _CHECKS: Final[Mapping[str, LiteralString]] = {
                       m.at, m.kept_debits, m.kept_credits, m.debits, m.credits) AS what
           FROM (SELECT u.*, coalesce(sum(u.debit) OVER w, 0) AS debits, coalesce(sum(u.credit) OVER w, 0) AS credits,
                        max(u.seq) OVER w AS last_seq,
-                       min(u.seq) OVER (PARTITION BY u.account_id ORDER BY u.at, u.posting
-                                        ROWS BETWEEN 1 FOLLOWING AND UNBOUNDED FOLLOWING) AS first_left_out
+                       -- Backwards, because a frame that begins with each row is counted anew for each row.
+                       min(u.seq) OVER (PARTITION BY u.account_id ORDER BY u.at DESC, u.posting DESC
+                                        ROWS UNBOUNDED PRECEDING) AS first_left_out
                   FROM (SELECT s.account_id, s.as_of AS at, 0 AS posting, NULL::bigint AS seq, NULL::bigint AS debit,
                                NULL::bigint AS credit, s.debits AS kept_debits, s.credits AS kept_credits,
                                s.last_seq AS kept_last_seq, s.whole_to
@@ -216,7 +217,8 @@ _CHECKS: Final[Mapping[str, LiteralString]] = {
                         UNION ALL
                         SELECT e.account_id, t.booked_at, 1, e.seq, CASE e.side WHEN 'D' THEN e.amount END,
                                CASE e.side WHEN 'C' THEN e.amount END, NULL, NULL, NULL, NULL
-                          FROM ledger.entry e JOIN ledger.txn t ON t.id = e.txn_id) u
+                          FROM ledger.entry e JOIN ledger.txn t ON t.id = e.txn_id
+                         WHERE EXISTS (SELECT FROM ledger.snapshot s WHERE s.account_id = e.account_id)) u
                 WINDOW w AS (PARTITION BY u.account_id ORDER BY u.at, u.posting ROWS UNBOUNDED PRECEDING)) m
          WHERE m.posting = 0""",
 }
