@@ -10,22 +10,32 @@ from __future__ import annotations
 import gzip
 import json
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from elasticsearch import Elasticsearch
 
 from exporters.audit import AuditFold
 from exporters.documents import Body, Documents, Reader, Ref
+from exporters.elastic import open_client
 from exporters.operations import OperationsFold
 from exporters.pipeline import Encoded, Fold, Pipeline
 from exporters.record import SEEN, TAKEN, Outcome
 from exporters.sift import RawMessage, Sifter
 
 FOLDS: Mapping[str, Callable[[Documents], Fold]] = {"audit": AuditFold, "operations": OperationsFold}
+
+
+@pytest.fixture
+def client(elasticsearch_url: str) -> Iterator[Elasticsearch]:
+    """The real Elasticsearch, as the exporters open it."""
+    opened = open_client(elasticsearch_url)
+    yield opened
+    opened.close()
 
 
 @cache

@@ -10,17 +10,10 @@ from elasticsearch import Elasticsearch
 
 from exporters import comparison
 from exporters.comparison import Family, Side, compare
-from exporters.elastic import Generation, Indexes, open_client
+from exporters.elastic import Generation, Indexes
 from exporters.views import VIEWS
 
 FAMILY = "incidents"
-
-
-@pytest.fixture
-def client(elasticsearch_url: str) -> Iterator[Elasticsearch]:
-    opened = open_client(elasticsearch_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -10,18 +10,11 @@ from dataclasses import replace
 import pytest
 from elasticsearch import Elasticsearch, NotFoundError
 
-from exporters.elastic import Generation, Indexes, open_client
+from exporters.elastic import Generation, Indexes
 from exporters.views import VIEWS
 
 AUDIT = VIEWS["audit"]
 OPERATIONS = VIEWS["operations"]
-
-
-@pytest.fixture
-def client(elasticsearch_url: str) -> Iterator[Elasticsearch]:
-    opened = open_client(elasticsearch_url)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
