@@ -75,6 +75,26 @@ log = logger(__name__)
 # --- Problems -----------------------------------------------------------------------------------------------------
 
 
+PROBLEM_SCHEMA: Final[Mapping[str, Any]] = {
+    "type": "object",
+    "description": "An error (RFC 9457). `code` is for machines and never changes its meaning.",
+    "required": ["type", "title", "status", "code", "detail"],
+    "properties": {
+        "type": {"type": "string"},
+        "title": {"type": "string"},
+        "status": {"type": "integer"},
+        "code": {"type": "string"},
+        "detail": {"type": "string"},
+        "errors": {
+            "type": "array",
+            "description": "Each fault with its place: a `pointer` into the body, a `header` or a `parameter`.",
+            "items": {"type": "object", "additionalProperties": {"type": "string"}},
+        },
+    },
+}
+"""What a `Problem` looks like, for descriptions of an API."""
+
+
 class Problem(Exception):
     """An error answer: `raise Problem(409, "still-running", "The first request with this key has not ended.")`.
 

@@ -15,21 +15,9 @@ from fastapi import APIRouter, FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from hub.api import PROBLEM_SCHEMA
 from operations_app.access import DOORS, SCOPES, Scope
 
-_PROBLEM: Final[Mapping[str, Any]] = {
-    "type": "object",
-    "description": "An error (RFC 9457). `code` is stable and for machines.",
-    "required": ["type", "title", "status", "code", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string"},
-        "detail": {"type": "string"},
-        "errors": {"type": "array", "items": {"type": "object", "additionalProperties": {"type": "string"}}},
-    },
-}
 _PROBLEMS: Final[Mapping[str, tuple[str, str, str]]] = {
     "400": (
         "A cursor of another question, or a header that is missing or cannot be read.",
@@ -118,7 +106,7 @@ def describe(app: FastAPI, routers: Iterable[APIRouter], bodies: Mapping[str, ty
         if app.openapi_schema is None:
             schema = plain()
             schemas = schema.setdefault("components", {}).setdefault("schemas", {})
-            schemas["Problem"] = dict(_PROBLEM)
+            schemas["Problem"] = dict(PROBLEM_SCHEMA)
             shown = examples()
             for path, operations in schema["paths"].items():
                 for method, operation in operations.items():

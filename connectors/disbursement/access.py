@@ -161,7 +161,7 @@ async def _deeds(request: Request) -> Deeds:
 
 Doing = Annotated[Deeds, Depends(_deeds)]
 
-UNPROCESSABLE: Final = frozenset(
+_UNPROCESSABLE: Final = frozenset(
     {"key-reused", "option-not-applicable", "amount-not-allowed", "reason-missing", "schedule-not-allowed"}
 )
 REMEDIES: Final = {
@@ -186,12 +186,22 @@ async def on_refusal(_: Request, error: Exception) -> Response:
         ).response()
     if not isinstance(error, DisbursementRefused):
         raise error
-    if error.code.endswith("-unknown") and error.code != "book-unknown":
-        what = error.code.removesuffix("-unknown")
-        return Problem(404, error.code, f"There is no such {what}.").response()
-    status = 422 if error.code in UNPROCESSABLE else 409
-    remedy = REMEDIES.get(error.code) or f"{error.detail[:1].upper()}{error.detail[1:]}."
-    return Problem(status, error.code, remedy).response()
+    told = unknown(error.code) or REMEDIES.get(error.code) or f"{error.detail[:1].upper()}{error.detail[1:]}."
+    return Problem(status_of(error.code), error.code, told).response()
+
+
+def unknown(code: str) -> str | None:
+    """What is told of something that is not there; nothing for any other refusal."""
+    if not code.endswith("-unknown") or code == "book-unknown":
+        return None
+    return f"There is no such {code.removesuffix('-unknown')}."
+
+
+def status_of(code: str) -> int:
+    """With which status the rules' refusal is answered."""
+    if unknown(code):
+        return 404
+    return 422 if code in _UNPROCESSABLE else 409
 
 
 def replayed(response: Response, *, again: bool) -> None:

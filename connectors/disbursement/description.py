@@ -13,27 +13,11 @@ from typing import Any, Final
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
-from connectors.disbursement.access import REMEDIES, UNPROCESSABLE
+from connectors.disbursement.access import REMEDIES, status_of, unknown
+from hub.api import PROBLEM_SCHEMA
 from ledger.disbursement.model import DisbursementRefused
 
 _REF: Final = "#/components/schemas/"
-_PROBLEM: Final = {
-    "type": "object",
-    "description": "RFC 9457. `code` is for machines and never changes its meaning.",
-    "required": ["type", "title", "status", "code", "detail"],
-    "properties": {
-        "type": {"type": "string"},
-        "title": {"type": "string"},
-        "status": {"type": "integer"},
-        "code": {"type": "string"},
-        "detail": {"type": "string"},
-        "errors": {
-            "type": "array",
-            "description": "Each fault with its place: a `pointer` into the body, a `header` or a `parameter`.",
-            "items": {"type": "object", "additionalProperties": {"type": "string"}},
-        },
-    },
-}
 _ALWAYS: Final = {
     "401": ("No token, or none that is believed.", {"token-missing": "This needs a token."}),
     "403": ("A token without the role.", {"role-missing": "This needs one of the roles: operator, treasury."}),
@@ -62,7 +46,7 @@ def _document(app: FastAPI) -> dict[str, Any]:
     schemas = document["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    schemas["Problem"] = _PROBLEM
+    schemas["Problem"] = dict(PROBLEM_SCHEMA)
     for path, verbs in document["paths"].items():
         for verb, operation in verbs.items():
             _describe(path, verb, operation, schemas)
@@ -108,8 +92,7 @@ def _codes(status: str, path: str) -> Iterator[str]:
         yield "not-found"
         return
     for code in sorted({refused.code for refused in _refusals(DisbursementRefused)}):
-        unknown = code.endswith("-unknown") and code != "book-unknown"
-        if status == ("404" if unknown else "422" if code in UNPROCESSABLE else "409"):
+        if status == str(status_of(code)):
             yield code
 
 
@@ -120,9 +103,7 @@ def _refusals(kind: type[DisbursementRefused]) -> Iterator[type[DisbursementRefu
 
 
 def _detail(code: str) -> str:
-    if code.endswith("-unknown") and code != "book-unknown":
-        return f"There is no such {code.removesuffix('-unknown')}."
-    return REMEDIES.get(code, "What stands in the way, and what to do about it.")
+    return unknown(code) or REMEDIES.get(code, "What stands in the way, and what to do about it.")
 
 
 def _named(schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> Mapping[str, Any]:
