@@ -63,7 +63,7 @@ def compare(client: Elasticsearch, family: str, old: Side | None, new: Side) -> 
         for id_, body in page.items():
             _meet(found, body, there.get(id_), old, new)
     for page in _pages(client, before, _VERSION):
-        here = _by_id(client, index, list(page), ())
+        here = _by_id(client, index, list(page), bodies=False)
         for body in (body for id_, body in page.items() if id_ not in here):
             if new.not_yet(body):
                 found.moving += 1
@@ -107,12 +107,9 @@ def _pages(client: Elasticsearch, index: str, fields: Sequence[str] | None = Non
         client.close_point_in_time(id=moment)
 
 
-def _by_id(
-    client: Elasticsearch, index: str, ids: Sequence[str], fields: Sequence[str] | None = None
-) -> dict[str, Body]:
-    """Those of these documents that the index has, as of its last refresh; of `fields` only those."""
+def _by_id(client: Elasticsearch, index: str, ids: Sequence[str], *, bodies: bool = True) -> dict[str, Body]:
+    """Those of these documents that the index has, as of its last refresh."""
     if not ids:
         return {}
-    shown = True if fields is None else list(fields)
-    answer = client.mget(index=index, ids=ids, realtime=False, source=shown or False)
+    answer = client.mget(index=index, ids=ids, realtime=False, source=bodies)
     return {one["_id"]: one.get("_source", {}) for one in answer["docs"] if one.get("found")}

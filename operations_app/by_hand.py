@@ -10,7 +10,7 @@ import getpass
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final, Protocol
 
 from hub.messages import Engine, Published
@@ -95,62 +95,54 @@ async def decide(database: Statements, engine: Engine, decided: OutcomeDecided) 
         return await engine.publish(decided)
 
 
-@dataclass(frozen=True, slots=True)
-class OwnProcesses:
-    """Incidents of processes that are no payment's: runs, reconciliations, operators' actions.
+async def stuck(views: Views) -> Sequence[IncidentShown]:
+    """Open incidents of the hub's own processes, newest first, at most a thousand. Raises `Unavailable`.
 
     No tenant's operators see most of them, and no action for a payment reaches any.
     """
+    found = await views.search(
+        INCIDENTS,
+        EVERYBODY,
+        filters=[{"term": {"state": "OPEN"}}],
+        excluded=[{"terms": {"bpmnProcessId": sorted(OF_PAYMENTS)}}],
+        sort=NEWEST_FIRST,
+        size=_MOST,
+    )
+    return [IncidentShown.of(hit.body) for hit in found.hits]
 
-    views: Views
-    journal: Journal
-    commands: Commands
 
-    async def stuck(self) -> Sequence[IncidentShown]:
-        """The open ones, newest first, at most a thousand. Raises `Unavailable`."""
-        found = await self.views.search(
-            INCIDENTS,
-            EVERYBODY,
-            filters=[{"term": {"state": "OPEN"}}],
-            excluded=[{"terms": {"bpmnProcessId": sorted(OF_PAYMENTS)}}],
-            sort=NEWEST_FIRST,
-            size=_MOST,
+async def resolve(views: Views, journal: Journal, commands: Commands, incident_key: str, note: str) -> IncidentShown:
+    """Give the incident's job its tries again and resolve it; it fails anew when its cause is still there.
+
+    Raises `NotRepairable`, `EngineRefused` and `Unavailable`.
+    """
+    incident = await _own(views, incident_key)
+    async with written_down(
+        journal,
+        "incident.resolve",
+        f"incident:{incident_key}",
+        tenant_id=None,
+        payment_id=incident.payment_id,
+        reason=note,
+        before={"process": incident.process_id, "element": incident.element_id},
+    ):
+        job_key = None if incident.job_key is None else int(incident.job_key)
+        await commands.retry(int(incident.incident_key), job_key)
+    return incident
+
+
+async def _own(views: Views, incident_key: str) -> IncidentShown:
+    found = await views.search(
+        INCIDENTS, EVERYBODY, filters=[{"term": {"incidentKey": incident_key}}], sort=NEWEST_FIRST, size=1
+    )
+    if not found.hits:
+        raise NotRepairable(f"the views show no incident {incident_key}; `payhub incident list` shows the open ones")
+    incident = IncidentShown.of(found.hits[0].body)
+    if incident.process_id in OF_PAYMENTS:
+        raise NotRepairable(
+            f"incident {incident_key} is of payment {incident.payment_id}: its operators repair it by "
+            f"POST /api/v1/transfers/{incident.payment_id}/actions"
         )
-        return [IncidentShown.of(hit.body) for hit in found.hits]
-
-    async def resolve(self, incident_key: str, note: str) -> IncidentShown:
-        """Give the incident's job its tries again and resolve it; it fails anew when its cause is still there.
-
-        Raises `NotRepairable`, `EngineRefused` and `Unavailable`.
-        """
-        incident = await self._find(incident_key)
-        async with written_down(
-            self.journal,
-            "incident.resolve",
-            f"incident:{incident_key}",
-            tenant_id=None,
-            payment_id=incident.payment_id,
-            reason=note,
-            before={"process": incident.process_id, "element": incident.element_id},
-        ):
-            job_key = None if incident.job_key is None else int(incident.job_key)
-            await self.commands.retry(int(incident.incident_key), job_key)
-        return incident
-
-    async def _find(self, incident_key: str) -> IncidentShown:
-        found = await self.views.search(
-            INCIDENTS, EVERYBODY, filters=[{"term": {"incidentKey": incident_key}}], sort=NEWEST_FIRST, size=1
-        )
-        if not found.hits:
-            raise NotRepairable(
-                f"the views show no incident {incident_key}; `payhub incident list` shows the open ones"
-            )
-        incident = IncidentShown.of(found.hits[0].body)
-        if incident.process_id in OF_PAYMENTS:
-            raise NotRepairable(
-                f"incident {incident_key} is of payment {incident.payment_id}: its operators repair it by "
-                f"POST /api/v1/transfers/{incident.payment_id}/actions"
-            )
-        if incident.state != "OPEN":
-            raise NotRepairable(f"incident {incident_key} was resolved at {incident.resolved_at}")
-        return incident
+    if incident.state != "OPEN":
+        raise NotRepairable(f"incident {incident_key} was resolved at {incident.resolved_at}")
+    return incident

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hub.settings import DatabaseSettings, EngineSettings, read
 from hub.terminal import AsJson, DataFolder, explained, fail, say, use_stack
-
-if TYPE_CHECKING:
-    from operations_app.by_hand import OwnProcesses
 
 # Each command imports what it needs where it runs: a worker must not carry the memory of everything else.
 # ruff: noqa: PLC0415
@@ -69,14 +64,16 @@ def payment_decide(
 def incident_list(*, data_dir: DataFolder = None, as_json: AsJson = False) -> None:
     """Open incidents of runs, reconciliations and operators' actions; a payment's are repaired by its operators."""
     from hub.errors import Unavailable
+    from operations_app.by_hand import stuck
+    from operations_app.views import open_views
 
-    async def stuck() -> list[dict[str, str | None]]:
-        async with _own_processes() as own:
-            return [one.model_dump(by_alias=True) for one in await own.stuck()]
+    async def shown() -> list[dict[str, str | None]]:
+        async with open_views() as views:
+            return [one.model_dump(by_alias=True) for one in await stuck(views)]
 
     use_stack(data_dir)
     with explained(Unavailable, as_json=as_json):
-        found = asyncio.run(stuck())
+        found = asyncio.run(shown())
     lines = [
         f"{one['incidentKey']}  {one['createdAt']}  {one['processId']} at {one['elementId']}: {one['errorMessage']}"
         for one in found
@@ -94,28 +91,20 @@ def incident_resolve(
 ) -> None:
     """Let the step of an incident be tried again. It fails anew when its cause is still there."""
     from hub.errors import Unavailable, Uncertain
+    from hub.zeebe.client import open_engine
     from hub.zeebe.refusals import EngineRefused
-    from operations_app.by_hand import NotRepairable
+    from operations_app.by_hand import NotRepairable, open_journal, resolve
+    from operations_app.views import open_views
 
-    async def resolve() -> str:
-        async with _own_processes() as own:
-            return (await own.resolve(key, note)).element_id
+    async def tried_again() -> str:
+        async with (
+            open_journal() as journal,
+            open_views() as views,
+            open_engine(read(EngineSettings)) as engine,
+        ):
+            return (await resolve(views, journal, engine.operate, key, note)).element_id
 
     use_stack(data_dir)
     with explained(NotRepairable, EngineRefused, Unavailable, Uncertain, as_json=as_json):
-        element = asyncio.run(resolve())
+        element = asyncio.run(tried_again())
     say({"incident": key, "element": element}, f"{element} is tried again.", as_json=as_json)
-
-
-@asynccontextmanager
-async def _own_processes() -> AsyncIterator[OwnProcesses]:
-    from hub.zeebe.client import open_engine
-    from operations_app.by_hand import OwnProcesses, open_journal
-    from operations_app.views import open_views
-
-    async with (
-        open_journal() as journal,
-        open_views() as views,
-        open_engine(read(EngineSettings)) as engine,
-    ):
-        yield OwnProcesses(views, journal, engine.operate)

@@ -12,7 +12,7 @@ from hub.errors import Unavailable
 from hub.messages import Message, Published
 from hub.operator import OutcomeDecided
 from hub.transfer import Outcome, PaymentId
-from operations_app.by_hand import NotRepairable, OwnProcesses, decide
+from operations_app.by_hand import NotRepairable, decide, resolve, stuck
 from operations_app.journal import Journal
 from tests.operations_app.conftest import ACME, Operations, Told
 
@@ -71,15 +71,15 @@ async def test_a_run_that_is_stuck_is_shown_and_tried_again_and_both_are_in_the_
     operations: Operations, stuck_run: None
 ):  # H6
     engine = Engine()
-    own = OwnProcesses(operations.views, Journal(operations.database), engine)
-    (shown,) = await own.stuck()
+    given = operations.views, Journal(operations.database), engine
+    (shown,) = await stuck(operations.views)
     assert (shown.incident_key, shown.element_id, shown.payment_id) == (STUCK, "select-stores", None)
     assert STUCK not in str(await operations.ok("/incidents")), "a tenant's operators see their own"
     engine.away = True
     with pytest.raises(Unavailable):
-        await own.resolve(STUCK, "tried too early")
+        await resolve(*given, STUCK, "tried too early")
     engine.away = False
-    await own.resolve(STUCK, "the database is back")
+    await resolve(*given, STUCK, "the database is back")
     assert engine.retried == [(int(STUCK), int(STUCK) - 95)]
     assert await logged(operations, f"incident:{STUCK}") == [
         ("incident.resolve", "asked", None, "tried too early"),
@@ -93,19 +93,19 @@ async def test_an_incident_of_a_payment_a_resolved_and_an_unknown_one_are_left_a
     operations: Operations, told: Told, stuck_run: None
 ):
     engine = Engine()
-    own = OwnProcesses(operations.views, Journal(operations.database), engine)
+    given = operations.views, Journal(operations.database), engine
     found = await operations.ok("/incidents", state=["OPEN", "RESOLVED"])
     of_payment = found["items"][0]
     with pytest.raises(NotRepairable, match=f"transfers/{of_payment['paymentId']}/actions"):
-        await own.resolve(of_payment["incidentKey"], "why not")
+        await resolve(*given, of_payment["incidentKey"], "why not")
     with pytest.raises(NotRepairable, match="no incident 12"):
-        await own.resolve("12", "why not")
+        await resolve(*given, "12", "why not")
     index = f"{told.prefix}-incidents"
     resolved = {"state": "RESOLVED", "resolvedAt": "2026-11-21T11:00:00.000Z"}
     await asyncio.to_thread(told.client.update, index=index, id=f"1-{STUCK}", doc=resolved, refresh=True)
     with pytest.raises(NotRepairable, match="was resolved at 2026-11-21T11"):
-        await own.resolve(STUCK, "why not")
-    assert await own.stuck() == []
+        await resolve(*given, STUCK, "why not")
+    assert await stuck(operations.views) == []
     assert engine.retried == []
     assert await logged(operations, f"incident:{of_payment['incidentKey']}") == []
 
